@@ -1,0 +1,187 @@
+//! Mapped memory, and checked views of it that travel to the kernel.
+//!
+//! A [`Mapping`] owns pages. A [`Span`] is an address range of somebody's memory that other threads or processes may read
+//! and write at the same time, so Rust references to it would be unsound: a span is only ever handed to the kernel or
+//! copied byte-wise.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+/// The unit of paging on every machine Weft supports.
+pub const PAGE_BYTES: usize = 4096;
+
+/// An address range that others may touch concurrently. Bounds are checked at every narrowing.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    base: *mut u8,
+    len: usize,
+}
+
+// SAFETY: a span is an address and a length; all access goes through the kernel or volatile-free byte copies whose
+// callers own the range for the time of the call (see the constructors).
+unsafe impl Send for Span {}
+// SAFETY: as above; a span has no interior state.
+unsafe impl Sync for Span {}
+
+impl Span {
+    /// A span over memory the caller vouches for.
+    ///
+    /// # Safety
+    /// `base..base + len` stays mapped, with the rights that the use needs, for as long as the span or any part is used.
+    pub const unsafe fn from_raw(base: *mut u8, len: usize) -> Self {
+        Self { base, len }
+    }
+
+    /// A span over a slice that is exclusively borrowed; the borrow must outlive the span's use.
+    pub fn of(slice: &mut [u8]) -> Self {
+        Self { base: slice.as_mut_ptr(), len: slice.len() }
+    }
+
+    /// A span over a slice that will only be read.
+    pub fn of_const(slice: &[u8]) -> Self {
+        Self { base: slice.as_ptr().cast_mut(), len: slice.len() }
+    }
+
+    /// First address.
+    pub fn base(self) -> *mut u8 {
+        self.base
+    }
+
+    /// Length in bytes.
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether it covers nothing.
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// The part from `offset`, `len` bytes long; `None` when it would leave the span.
+    pub fn part(self, offset: usize, len: usize) -> Option<Self> {
+        if offset <= self.len && len <= self.len - offset {
+            // SAFETY: the range was just checked to lie inside this span, which is mapped by its own contract.
+            Some(Self { base: unsafe { self.base.add(offset) }, len })
+        } else {
+            None
+        }
+    }
+
+    /// Copies `source` into the head of the span; `source` must not be longer.
+    pub fn copy_from(self, source: &[u8]) {
+        assert!(source.len() <= self.len, "copy of {} bytes into a span of {}", source.len(), self.len);
+        // SAFETY: bounds asserted above; the span is mapped and writable by its constructor's contract, and `source` is a
+        // live Rust slice that cannot overlap memory nobody holds a reference to.
+        unsafe { std::ptr::copy(source.as_ptr(), self.base, source.len()) }
+    }
+
+    /// Copies the head of the span into `target`; `target` must not be longer.
+    pub fn copy_to(self, target: &mut [u8]) {
+        assert!(target.len() <= self.len, "copy of {} bytes out of a span of {}", target.len(), self.len);
+        // SAFETY: as in `copy_from`, with the direction reversed.
+        unsafe { std::ptr::copy(self.base, target.as_mut_ptr(), target.len()) }
+    }
+
+    /// Copies as many bytes as `target` is long between two spans.
+    pub fn copy_span_to(self, target: Span) {
+        assert!(target.len <= self.len, "copy of {} bytes out of a span of {}", target.len, self.len);
+        // SAFETY: both ranges are mapped by their constructors' contracts and bounds were asserted; overlap is allowed.
+        unsafe { std::ptr::copy(self.base, target.base, target.len) }
+    }
+}
+
+/// Pages this process mapped and unmaps when dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    base: *mut u8,
+    len: usize,
+    memfd: Option<OwnedFd>,
+}
+
+// SAFETY: the mapping is an address range; see `Span` for how it is accessed.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Private anonymous memory, reserved but not backed. `len` must be a whole number of pages and not zero.
+    pub fn anonymous(len: usize, writable: bool) -> io::Result<Self> {
+        assert!(len > 0 && len.is_multiple_of(PAGE_BYTES), "a mapping is a whole number of pages");
+        let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing.
+        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE | MapFlags::NORESERVE)? };
+        Ok(Self { base: base.cast(), len, memfd: None })
+    }
+
+    /// Shared memory behind a memfd named `name`, sized but not yet backed (see [`Mapping::back`]).
+    pub fn memfd(name: &str, len: usize) -> io::Result<Self> {
+        assert!(len > 0 && len.is_multiple_of(PAGE_BYTES), "a mapping is a whole number of pages");
+        let memfd = memfd_create(name, MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&memfd, len as u64)?;
+        // SAFETY: as in `anonymous`; the descriptor is live for the call.
+        let base = unsafe {
+            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &memfd, 0)?
+        };
+        Ok(Self { base: base.cast(), len, memfd: Some(memfd) })
+    }
+
+    /// Gives every page of a memfd mapping a physical page now, so that no later write can fail for want of memory.
+    ///
+    /// # Errors
+    /// `ENOSPC` or `ENOMEM` when the machine cannot hold it; what was allocated is released with the mapping.
+    pub fn back(&self) -> io::Result<()> {
+        let memfd = self.memfd.as_ref().expect("only memfd mappings are backed ahead of use");
+        rustix::fs::fallocate(memfd, rustix::fs::FallocateFlags::empty(), 0, self.len as u64)?;
+        // MADV_POPULATE_WRITE also fills this process's page table, so that serving never takes a minor fault.
+        // SAFETY: the range is our own mapping; populating changes no content.
+        let rc = unsafe { libc::madvise(self.base.cast(), self.len, libc::MADV_POPULATE_WRITE) };
+        if rc != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// Keeps a forked child from inheriting the range.
+    pub fn keep_from_children(&self) -> io::Result<()> {
+        // SAFETY: the range is our own mapping; the advice changes only what fork copies.
+        let rc = unsafe { libc::madvise(self.base.cast(), self.len, libc::MADV_DONTFORK) };
+        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// First address.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// A mapping is never empty; here for the lint that wants it beside `len`.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The memfd behind it, if there is one.
+    pub fn memfd_handle(&self) -> Option<BorrowedFd<'_>> {
+        self.memfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The whole range. The caller keeps the mapping alive while the span is used.
+    pub fn span(&self) -> Span {
+        Span { base: self.base, len: self.len }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by us with this length and is unmapped once.
+        unsafe {
+            let _ = munmap(self.base.cast(), self.len);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Who speaks: the cluster, the secret's keys, a name and a life.
+
+use std::fmt;
+
+use weft_wire::{grant_key, hello_key};
+
+/// This process as its peers know it. The secret itself is not kept, only the keys derived from it.
+#[derive(Clone)]
+pub struct Identity {
+    /// The cluster this process belongs to.
+    pub cluster_id: [u8; 16],
+    /// Node or process name.
+    pub name: String,
+    /// This life of the process.
+    pub incarnation: u64,
+    pub(crate) hello_key: [u8; 32],
+    pub(crate) grant_key: [u8; 32],
+}
+
+impl Identity {
+    /// An identity whose keys come from the cluster's `secret`.
+    pub fn new(cluster_id: [u8; 16], secret: &[u8], name: impl Into<String>, incarnation: u64) -> Self {
+        Self {
+            cluster_id,
+            name: name.into(),
+            incarnation,
+            hello_key: hello_key(secret),
+            grant_key: grant_key(secret),
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("name", &self.name)
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The other side, as it proved itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// Node or process name.
+    pub name: String,
+    /// That life of it.
+    pub incarnation: u64,
+}

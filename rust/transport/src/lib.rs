@@ -1,0 +1,29 @@
+//! The engine: one wire for pages, buffers and objects, spoken over lanes.
+//!
+//! Reading order: [`Lane`] is one connection as its driver sees it; [`Peer`] is a lane that comes back by itself and
+//! remembers which grants it opened; [`Server`] is the other end, which checks every request against what it serves.
+//! [`RegionSource`] puts the pager on top. Threads are std threads, sockets are driven by whoever waits on them; nothing
+//! here knows Python or HTTP, and every wait has a deadline.
+
+#![forbid(unsafe_code)]
+
+mod channel;
+mod error;
+mod identity;
+mod lane;
+mod peer;
+mod region;
+mod serving;
+mod spin;
+mod store;
+mod tcp;
+
+pub use error::TransportError;
+pub use identity::{Identity, PeerIdentity};
+pub use lane::{Lane, Reply, Request};
+pub use peer::{Opened, Peer, PeerAddress, Tier};
+pub use region::{RegionSink, RegionSource, RegionSpec};
+pub use serving::{Counters, Message, Server, ServerConfig};
+pub use spin::Spin;
+pub use store::{PageState, Pages, Store};
+pub use tcp::{ConnectOptions, TcpLane};

@@ -1,0 +1,394 @@
+//! One accepted connection: bytes in, frames judged, answers out, one at a time.
+//!
+//! While an answer waits to leave, nothing more is read: a peer that does not take its answers stops being served, and
+//! what this side holds for it stays one answer. Every unfinished frame and every answer has a deadline.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weft_sys::event::Interest;
+use weft_sys::memory::Span;
+use weft_sys::socket::{self, Wait};
+use weft_wire::{Code, HEADER_BYTES, Header, Kind, RANGE_BYTES, Refusal, WireError, decode_ranges};
+
+use super::Counters;
+use super::payload::{Landed, Landing};
+use super::requests::{Answer, Intake, Session, Shared};
+use crate::store::Extent;
+
+/// Holds a header, the longest range list, and what small payload comes with them.
+const INPUT_BYTES: usize = 32 << 10;
+/// Most bytes one send hands to the kernel: other connections of the loop wait meanwhile.
+const SEND_BYTES_MAX: usize = 4 << 20;
+/// Requests served in one turn before other connections get theirs.
+const TURN_REQUESTS_MAX: usize = 16;
+/// A frame or an answer has this long, and its size at `SLOWEST_BYTES_PER_S` more.
+const FRAME_DEADLINE: Duration = Duration::from_secs(30);
+/// A peer that was told to go has this long to hear it.
+const PARTING_DEADLINE: Duration = Duration::from_secs(1);
+/// A peer slower than this is taken for stalled.
+const SLOWEST_BYTES_PER_S: u64 = 10_000_000;
+
+enum Phase {
+    Head,
+    Ranges(Header),
+    Collect { header: Header, body: Vec<u8>, filled: usize },
+    Land { header: Header, landing: Landing },
+    Discard { header: Header, left: u64, refusal: Option<Refusal> },
+    Part,
+}
+
+struct Outgoing {
+    head: Vec<u8>,
+    parts: Vec<Span>,
+    sent: usize,
+    length: usize,
+    keep: Option<(Arc<Extent>, u64)>,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Something moved; there may be more.
+    Moved,
+    /// Nothing to do until the socket is ready.
+    Idle,
+    /// The connection is over.
+    Gone,
+}
+
+/// One accepted connection.
+pub struct Connection {
+    stream: TcpStream,
+    session: Session,
+    phase: Phase,
+    input: Box<[u8]>,
+    start: usize,
+    end: usize,
+    outgoing: Option<Outgoing>,
+    deadline: Option<Instant>,
+}
+
+impl Connection {
+    /// A connection that has until `deadline` to prove the secret.
+    pub fn new(stream: TcpStream, deadline: Instant) -> Self {
+        Self {
+            stream,
+            session: Session::new(),
+            phase: Phase::Head,
+            input: vec![0; INPUT_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            outgoing: None,
+            deadline: Some(deadline),
+        }
+    }
+
+    /// The socket, to be watched.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// What to watch it for.
+    pub fn interest(&self) -> Interest {
+        if self.outgoing.is_some() { Interest::WRITE } else { Interest::READ }
+    }
+
+    /// When it is over unless something moves.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether an answer or a frame is under way.
+    pub fn is_busy(&self) -> bool {
+        self.outgoing.is_some() || !matches!(self.phase, Phase::Head) || self.start < self.end
+    }
+
+    /// Moves what can be moved without waiting.
+    pub fn turn(&mut self, shared: &Shared) -> Turn {
+        let mut moved = false;
+        for _ in 0..TURN_REQUESTS_MAX {
+            match self.advance(shared) {
+                Ok(true) => moved = true,
+                Ok(false) => return if moved { Turn::Moved } else { Turn::Idle },
+                Err(_) => return Turn::Gone,
+            }
+        }
+        Turn::Moved
+    }
+
+    /// One step: send, or parse, or receive. Whether anything moved; an error ends the connection.
+    fn advance(&mut self, shared: &Shared) -> io::Result<bool> {
+        if self.outgoing.is_some() {
+            return self.flush();
+        }
+        if let Phase::Part = self.phase {
+            return self.drain();
+        }
+        if self.parse(shared)? {
+            return Ok(true);
+        }
+        match self.receive(shared) {
+            Ok(moved) => Ok(moved),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Uses what was received. Whether that led anywhere.
+    fn parse(&mut self, shared: &Shared) -> io::Result<bool> {
+        let available = self.end - self.start;
+        match &mut self.phase {
+            Phase::Part => Ok(false),
+            Phase::Head => {
+                if available < HEADER_BYTES {
+                    return Ok(false);
+                }
+                let head: &[u8; HEADER_BYTES] =
+                    self.input[self.start..self.start + HEADER_BYTES].try_into().expect("a head's worth");
+                match Header::decode(head) {
+                    Ok(header) => {
+                        self.start += HEADER_BYTES;
+                        self.set_deadline(header.payload_bytes());
+                        if header.count > 0 && !matches!(header.kind, Kind::Read | Kind::Write) {
+                            let refusal = Refusal::new(Code::BadFrame, "only reads and writes have ranges");
+                            self.answer(shared, header.request, Answer::Part(refusal));
+                        } else if header.count > 0 {
+                            self.phase = Phase::Ranges(header);
+                        } else {
+                            self.judge(shared, header, Vec::new());
+                        }
+                    }
+                    Err(cause) => {
+                        let request = u64::from_le_bytes(head[16..24].try_into().expect("eight bytes"));
+                        let code = match cause {
+                            WireError::Version(_) => Code::UnsupportedVersion,
+                            WireError::Count(_) | WireError::Length { .. } => Code::TooLarge,
+                            _ => Code::BadFrame,
+                        };
+                        self.answer(shared, request, Answer::Part(Refusal::new(code, cause.to_string())));
+                    }
+                }
+                Ok(true)
+            }
+            Phase::Ranges(header) => {
+                let header = *header;
+                let bytes = header.count as usize * RANGE_BYTES;
+                if available < bytes {
+                    return Ok(false);
+                }
+                let list = &self.input[self.start..self.start + bytes];
+                let ranges = decode_ranges(list, header.length);
+                self.start += bytes;
+                match ranges {
+                    Ok(ranges) => self.judge(shared, header, ranges),
+                    Err(cause) => {
+                        let refusal = Refusal::new(Code::BadFrame, cause.to_string());
+                        self.answer(shared, header.request, Answer::Part(refusal));
+                    }
+                }
+                Ok(true)
+            }
+            Phase::Collect { header, body, filled } => {
+                let part = available.min(body.len() - *filled);
+                body[*filled..*filled + part].copy_from_slice(&self.input[self.start..self.start + part]);
+                *filled += part;
+                self.start += part;
+                if *filled < body.len() {
+                    return Ok(false);
+                }
+                let (header, body) = (*header, std::mem::take(body));
+                let answer = self.session.collected(shared, &header, body);
+                self.answer(shared, header.request, answer);
+                Ok(true)
+            }
+            Phase::Land { landing, .. } => {
+                if available == 0 {
+                    return Ok(false);
+                }
+                let (used, landed) = landing.take(&self.input[self.start..self.end]);
+                self.start += used;
+                self.landed(shared, landed);
+                Ok(true)
+            }
+            Phase::Discard { header, left, refusal } => {
+                let part = (*left).min(available as u64);
+                *left -= part;
+                self.start += usize::try_from(part).expect("at most what is available");
+                if *left > 0 {
+                    return Ok(false);
+                }
+                let (request, refusal) = (header.request, refusal.take().expect("a discarded frame is refused once"));
+                self.answer(shared, request, Answer::Refuse(refusal));
+                Ok(true)
+            }
+        }
+    }
+
+    fn judge(&mut self, shared: &Shared, header: Header, ranges: Vec<weft_wire::Range>) {
+        match self.session.judge(shared, &header, ranges) {
+            Intake::Answer(answer) => self.answer(shared, header.request, answer),
+            Intake::Collect => {
+                let length = usize::try_from(header.length).expect("bounded by the header's check");
+                self.phase = Phase::Collect { header, body: vec![0; length], filled: 0 };
+            }
+            Intake::Land(target) => self.phase = Phase::Land { header, landing: Landing::new(target) },
+            Intake::Discard(refusal) => {
+                self.phase = Phase::Discard { header, left: header.payload_bytes(), refusal: Some(refusal) };
+            }
+        }
+    }
+
+    fn landed(&mut self, shared: &Shared, landed: Landed) {
+        let Phase::Land { header, landing } = &self.phase else { unreachable!("only a write lands") };
+        let header = *header;
+        match landed {
+            Landed::Part => {}
+            Landed::All => {
+                Counters::add(&shared.counters.writes, 1);
+                Counters::add(&shared.counters.write_bytes, header.length);
+                self.answer(shared, header.request, Answer::Frame(Header::new(Kind::Reply, header.request), Vec::new()));
+            }
+            Landed::Refused(refusal) => {
+                // What was staged is dropped with the landing; `left` does not count it.
+                self.phase = Phase::Discard { header, left: landing.left(), refusal: Some(refusal) };
+            }
+        }
+    }
+
+    fn receive(&mut self, shared: &Shared) -> io::Result<bool> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            match &mut self.phase {
+                Phase::Land { landing, .. } => {
+                    let landed = landing.receive(&self.stream)?;
+                    self.landed(shared, landed);
+                    return Ok(true);
+                }
+                Phase::Collect { body, filled, .. } if body.len() - *filled > INPUT_BYTES => {
+                    let got = socket::receive(&self.stream, &[Span::of(&mut body[*filled..])], Wait::No)?;
+                    *filled += got;
+                    return if got == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) };
+                }
+                _ => {}
+            }
+        } else if self.start > 0 {
+            self.input.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let got = socket::receive(&self.stream, &[Span::of(&mut self.input[self.end..])], Wait::No)?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.end += got;
+        Ok(true)
+    }
+
+    fn answer(&mut self, shared: &Shared, request: u64, answer: Answer) {
+        self.phase = if matches!(answer, Answer::Part(_)) { Phase::Part } else { Phase::Head };
+        let (header, body, parts, keep) = match answer {
+            Answer::Frame(header, body) => (header, body, Vec::new(), None),
+            Answer::Bytes { header, parts, extent, generation } => (header, Vec::new(), parts, Some((extent, generation))),
+            Answer::Refuse(refusal) | Answer::Part(refusal) => {
+                let (header, body) = refusal_frame(shared, request, &refusal);
+                (header, body, Vec::new(), None)
+            }
+        };
+        let mut head = header.encode().to_vec();
+        head.extend_from_slice(&body);
+        let length = head.len() + parts.iter().map(|part| part.len()).sum::<usize>();
+        self.set_deadline(length as u64);
+        self.outgoing = Some(Outgoing { head, parts, sent: 0, length, keep });
+    }
+
+    /// Sends what it can of the answer. Whether anything moved.
+    fn flush(&mut self) -> io::Result<bool> {
+        let outgoing = self.outgoing.as_mut().expect("there is an answer to send");
+        let pass = match &outgoing.keep {
+            Some((extent, generation)) if !outgoing.parts.is_empty() => {
+                let pass = extent.gate.enter(*generation);
+                if pass.is_err() || extent.is_released() {
+                    // Fenced in the middle of an answer: bytes of a newer generation must not complete it.
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                pass.ok()
+            }
+            _ => None,
+        };
+        let sent = match outgoing.sent {
+            0 if outgoing.parts.is_empty() => socket::send(&self.stream, &[Span::of_const(&outgoing.head)], Wait::No),
+            0 if outgoing.parts.len() == 1 && outgoing.length <= SEND_BYTES_MAX => {
+                socket::send(&self.stream, &[Span::of_const(&outgoing.head), outgoing.parts[0]], Wait::No)
+            }
+            sent => socket::send(&self.stream, &unsent(outgoing, sent), Wait::No),
+        };
+        drop(pass);
+        match sent {
+            Ok(sent) => {
+                outgoing.sent += sent;
+                if outgoing.sent == outgoing.length {
+                    self.outgoing = None;
+                    if let Phase::Part = self.phase {
+                        // Closing with unread bytes would reset the connection and could take the refusal with it.
+                        self.stream.shutdown(std::net::Shutdown::Write)?;
+                        self.deadline = Some(Instant::now() + PARTING_DEADLINE);
+                    } else if self.session.is_known() {
+                        self.deadline = None;
+                    }
+                }
+                Ok(true)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Drops what still arrives from a peer that was told to go, until it goes.
+    fn drain(&mut self) -> io::Result<bool> {
+        match socket::receive(&self.stream, &[Span::of(&mut self.input)], Wait::No) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_deadline(&mut self, bytes: u64) {
+        if self.session.is_known() {
+            let size = Duration::from_millis(bytes * 1000 / SLOWEST_BYTES_PER_S);
+            self.deadline = Some(Instant::now() + FRAME_DEADLINE + size);
+        }
+    }
+}
+
+/// The spans left to send, bounded so that one send stays short.
+fn unsent(outgoing: &Outgoing, sent: usize) -> Vec<Span> {
+    let mut spans = Vec::with_capacity(outgoing.parts.len() + 1);
+    let (mut skip, mut room) = (sent, SEND_BYTES_MAX);
+    let head = Span::of_const(&outgoing.head);
+    for span in std::iter::once(head).chain(outgoing.parts.iter().copied()) {
+        if skip >= span.len() {
+            skip -= span.len();
+            continue;
+        }
+        let len = (span.len() - skip).min(room);
+        if len == 0 || spans.len() == socket::SPANS_MAX {
+            break;
+        }
+        spans.push(span.part(skip, len).expect("bounded by the span"));
+        room -= len;
+        skip = 0;
+    }
+    spans
+}
+
+fn refusal_frame(shared: &Shared, request: u64, refusal: &Refusal) -> (Header, Vec<u8>) {
+    shared.counters.refuse(refusal.code);
+    let body = refusal.detail.as_bytes().to_vec();
+    let mut header = Header::new(Kind::Refusal, request);
+    header.tag = refusal.code as u64;
+    header.length = body.len() as u64;
+    (header, body)
+}

@@ -1,0 +1,71 @@
+//! Messages peers sent, until somebody takes them.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use weft_wire::{Code, Refusal};
+
+/// Messages kept; past it a sender is told to come back.
+const MESSAGES_MAX: usize = 1024;
+/// Bytes kept over all messages: a full inbox of the largest messages would be 8 GiB.
+const BYTES_MAX: usize = 64 << 20;
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who sent it, as proved in the handshake.
+    pub sender: String,
+    /// What it is about.
+    pub topic: u64,
+    /// Its content.
+    pub payload: Vec<u8>,
+}
+
+#[derive(Default)]
+struct State {
+    messages: VecDeque<Message>,
+    bytes: usize,
+}
+
+/// A bounded queue of messages, in order of arrival.
+#[derive(Default)]
+pub struct Inbox {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+impl Inbox {
+    /// Takes a message in.
+    ///
+    /// # Errors
+    /// `Busy` when it is full: back-pressure, nothing is dropped silently.
+    pub fn put(&self, message: Message) -> Result<(), Refusal> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.messages.len() == MESSAGES_MAX || state.bytes + message.payload.len() > BYTES_MAX {
+            return Err(Refusal::new(Code::Busy, "the inbox is full; send again later"));
+        }
+        state.bytes += message.payload.len();
+        state.messages.push_back(message);
+        drop(state);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// The oldest message, waiting for one at most `timeout`.
+    pub fn take(&self, timeout: Duration) -> Option<Message> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(message) = state.messages.pop_front() {
+                state.bytes -= message.payload.len();
+                return Some(message);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            state = self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
