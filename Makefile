@@ -1,0 +1,69 @@
+# Each target sets up what it needs on a fresh machine. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+BUILD := .build
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+# Tests and tools of this project find the floors here.
+export WEFT_FLOORS := $(CURDIR)/$(BUILD)/floor
+
+.PHONY: help build demo test check bench format clean
+
+help:  ## lists the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
+
+build: $(BUILD)/installed  ## makes .venv with Weft installed, its Rust core built
+
+$(BUILD)/tools: constraints.txt pyproject.toml
+	@echo "weft: making .venv with the tools (about a minute the first time)"
+	@mkdir -p $(BUILD)
+	@python3 -c 'import sys; sys.exit("weft needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@command -v cargo >/dev/null || { echo "weft needs a Rust toolchain: install rustup or your system's cargo"; exit 1; }
+	@command -v cc >/dev/null || { echo "weft needs a C compiler: install gcc or clang"; exit 1; }
+	@test -x $(PYTHON) || python3 -m venv $(VENV) || { echo "weft: python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $$(cut -d= -f1 constraints.txt)
+	@touch $@
+
+$(BUILD)/installed: $(BUILD)/tools pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name 'Cargo.toml')
+	@echo "weft: building the Rust core (two minutes the first time)"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release --quiet || { echo "weft: the build failed"; exit 1; }
+	@touch $@
+
+floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http
+
+$(BUILD)/floor/%: benches/floor/%.c benches/floor/floor.h
+	@mkdir -p $(BUILD)/floor
+	@cc -O2 -Wall -Wextra -Werror -pthread $< -o $@
+
+demo: build  ## the story on one machine: memory of one process arrives in another, page by page
+	@$(VENV)/bin/weft demo $(FILE)
+
+check: build  ## format, lint, types, import rules
+	@echo "weft: checking format, lint and types"
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@$(VENV)/bin/ruff format --quiet --check python tests benches examples
+	@$(VENV)/bin/ruff check --quiet python tests benches examples
+	@$(VENV)/bin/mypy
+	@$(PYTHON) -m mypy.stubtest weft._native --ignore-disjoint-bases
+	@$(PYTHON) -m pytest -q tests/house
+
+test: check  ## everything: Rust, then Python, one closing line
+	@echo "weft: Rust tests"
+	@cargo test --quiet --workspace
+	@echo "weft: Python tests"
+	@$(PYTHON) -m pytest
+
+bench: build floors  ## the figures, each beside its floor, in one run
+	@$(PYTHON) -m benches
+
+format:  ## formats everything
+	@cargo fmt --all
+	@$(VENV)/bin/ruff format python tests benches examples
+	@$(VENV)/bin/ruff check --fix python tests benches examples
+
+clean:  ## removes what was built
+	@rm -rf $(BUILD) $(VENV) target python/weft/_native.abi3.so

@@ -1,0 +1,39 @@
+//! Python buffers as spans: contiguous memory of any element type, pinned by the buffer protocol while it is used.
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::prelude::*;
+use weft_sys::memory::Span;
+
+use crate::errors;
+
+/// A buffer held for the time of a call, and its memory.
+pub struct Held {
+    buffer: PyUntypedBuffer,
+}
+
+impl Held {
+    /// A buffer to read from.
+    pub fn readable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(object)?;
+        if !buffer.is_c_contiguous() {
+            return Err(errors::argument("the buffer is not contiguous; pass a contiguous copy"));
+        }
+        Ok(Self { buffer })
+    }
+
+    /// A buffer to write to.
+    pub fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let held = Self::readable(object)?;
+        if held.buffer.readonly() {
+            return Err(errors::argument("the buffer is read-only; pass one that can be written"));
+        }
+        Ok(held)
+    }
+
+    /// Its memory, for as long as this is held.
+    pub fn span(&self) -> Span {
+        // SAFETY: the buffer protocol keeps the memory in place and of this size until the buffer is released, which is
+        // when `self` is dropped; every use of the span ends before that.
+        unsafe { Span::from_raw(self.buffer.buf_ptr().cast(), self.buffer.len_bytes()) }
+    }
+}

@@ -1,0 +1,24 @@
+//! The seam to Python: converts and does nothing else.
+//!
+//! Every call that can wait gives up the GIL first; no thread of the engine ever takes it. `_native.pyi` is the contract,
+//! and a test compares the two.
+
+mod buffer;
+mod connection;
+mod errors;
+mod report;
+mod server;
+mod window;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("LIMITS", report::limits(module.py())?)?;
+    module.add_function(wrap_pyfunction!(report::wire_vectors, module)?)?;
+    module.add_function(wrap_pyfunction!(report::machine_report, module)?)?;
+    module.add_class::<server::Server>()?;
+    module.add_class::<connection::Connection>()?;
+    module.add_class::<window::Window>()?;
+    Ok(())
+}

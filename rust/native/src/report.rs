@@ -1,0 +1,59 @@
+//! Facts for Python: the limits compiled in, and golden bytes that the other implementation is compared with.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use weft_wire::{ClientHello, Grant, Header, Kind, Mode, Rights};
+
+pub fn limits(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let limits = PyDict::new(py);
+    for (name, value) in [
+        ("wire_version", u64::from(weft_wire::VERSION)),
+        ("header_bytes", weft_wire::HEADER_BYTES as u64),
+        ("payload_bytes_max", weft_wire::PAYLOAD_BYTES_MAX),
+        ("message_bytes_max", weft_wire::MESSAGE_BYTES_MAX),
+        ("ranges_max", weft_wire::RANGES_MAX.into()),
+        ("sparse_pages_max", weft_wire::SPARSE_PAGES_MAX),
+        ("page_bytes", weft_wire::PAGE_BYTES),
+        ("name_bytes_max", weft_wire::NAME_BYTES_MAX as u64),
+    ] {
+        limits.set_item(name, value)?;
+    }
+    Ok(limits)
+}
+
+/// Golden bytes, made from fixed values; `tests/conformance` and `docs/wire.md` name them.
+#[pyfunction]
+pub fn wire_vectors(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let vectors = PyDict::new(py);
+    let grant = Grant {
+        cluster_id: *b"0123456789abcdef",
+        region_id: "r00112233aabbccdd".to_owned(),
+        generation: 7,
+        mode: Mode::Exclusive,
+        rights: Rights::READ_WRITE,
+        holder: "borrower".to_owned(),
+        expires_at_ms: 1_700_000_000_000,
+    };
+    vectors.set_item("grant", PyBytes::new(py, &grant.mint(&weft_wire::grant_key(b"secret"))))?;
+    let mut header = Header::new(Kind::Read, 5);
+    header.handle = 2;
+    header.offset = 4096;
+    header.length = 8192;
+    vectors.set_item("header_read", PyBytes::new(py, &header.encode()))?;
+    let hello = ClientHello {
+        cluster_id: *b"0123456789abcdef",
+        nonce: [9; 32],
+        incarnation: 0x0102_0304_0506_0708,
+        name: "borrower".to_owned(),
+    };
+    vectors.set_item("client_hello", PyBytes::new(py, &hello.encode()))?;
+    Ok(vectors)
+}
+
+/// What this machine's kernel offers the data plane.
+#[pyfunction]
+pub fn machine_report(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let report = PyDict::new(py);
+    report.set_item("cpus_allowed", weft_sys::cpu::allowed_count())?;
+    Ok(report)
+}

@@ -1,0 +1,149 @@
+//! `Server`: what this machine lends, as Python holds it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use weft_sys::socket::Options;
+use weft_transport::{Server as Engine, ServerConfig};
+
+use crate::connection::identity;
+use crate::errors;
+
+/// Connections one server serves at once: each holds 32 KiB and a descriptor.
+const CONNECTIONS_MAX: usize = 1024;
+/// A peer proves the secret within this.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// Answers under way have this when the server closes.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Serves extents of this machine's memory to peers that hold a grant.
+#[pyclass(frozen, module = "weft._native")]
+pub struct Server {
+    pub engine: Arc<Engine>,
+    closed: AtomicBool,
+}
+
+#[pymethods]
+impl Server {
+    #[new]
+    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50))]
+    #[expect(clippy::too_many_arguments, reason = "keyword-only in Python, where each has its name")]
+    fn new(
+        py: Python<'_>,
+        host: &str,
+        port_first: u16,
+        port_last: u16,
+        cluster_id: &[u8],
+        secret: &[u8],
+        name: String,
+        incarnation: u64,
+        congestion: Option<String>,
+        spin_us: u64,
+    ) -> PyResult<Self> {
+        let identity = identity(cluster_id, secret, name, incarnation)?;
+        let address: IpAddr =
+            host.parse().map_err(|_| errors::argument(&format!("host must be an IP address, not {host:?}")))?;
+        if port_first > port_last {
+            return Err(errors::argument("port_first must not be above port_last"));
+        }
+        let config = ServerConfig {
+            host: address,
+            ports: port_first..=port_last,
+            socket: Options { congestion, ..Options::default() },
+            spin: Duration::from_micros(spin_us),
+            connections_max: CONNECTIONS_MAX,
+            handshake_deadline: HANDSHAKE_DEADLINE,
+            drain_deadline: DRAIN_DEADLINE,
+            now_ms,
+        };
+        let engine = py.detach(|| Engine::start(identity, config)).map_err(|error| {
+            let doing = format!(
+                "no port between {port_first} and {port_last} could be taken at {host}; free one or choose others with \
+                 --port-first and --port-last"
+            );
+            errors::system(&doing, &error)
+        })?;
+        Ok(Self { engine: Arc::new(engine), closed: AtomicBool::new(false) })
+    }
+
+    #[getter]
+    fn host(&self) -> String {
+        self.engine.address().ip().to_string()
+    }
+
+    #[getter]
+    fn port(&self) -> u16 {
+        self.engine.address().port()
+    }
+
+    fn reserve_extent(
+        &self,
+        py: Python<'_>,
+        region_id: &str,
+        index: u32,
+        size_bytes: u64,
+        generation: u64,
+    ) -> PyResult<()> {
+        self.check_open()?;
+        py.detach(|| self.engine.store().reserve(region_id, index, size_bytes, generation))
+            .map_err(|refusal| errors::refusal(&refusal))
+    }
+
+    #[pyo3(signature = (region_id, generation, timeout_ms=2000))]
+    fn raise_generation(&self, py: Python<'_>, region_id: &str, generation: u64, timeout_ms: u64) -> PyResult<()> {
+        self.check_open()?;
+        let timeout = Duration::from_millis(timeout_ms);
+        if py.detach(|| self.engine.store().raise_generation(region_id, generation, timeout)) {
+            return Ok(());
+        }
+        Err(errors::raise(
+            "timed_out",
+            &format!("a request of an older generation of region {region_id} did not finish within {timeout_ms} ms"),
+            &[],
+        ))
+    }
+
+    fn release_extent(&self, py: Python<'_>, region_id: &str, index: u32) {
+        py.detach(|| self.engine.store().release(region_id, index));
+    }
+
+    fn extents(&self) -> Vec<(String, u32, u64, u64)> {
+        self.engine.store().list()
+    }
+
+    fn counters(&self) -> std::collections::BTreeMap<String, u64> {
+        self.engine.counters().list().into_iter().collect()
+    }
+
+    fn receive_message<'py>(
+        &self,
+        py: Python<'py>,
+        timeout_ms: u64,
+    ) -> Option<(String, u64, Bound<'py, PyBytes>)> {
+        let message = py.detach(|| self.engine.receive_message(Duration::from_millis(timeout_ms)))?;
+        Some((message.sender, message.topic, PyBytes::new(py, &message.payload)))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        self.closed.store(true, Ordering::Release);
+        py.detach(|| self.engine.close());
+    }
+}
+
+impl Server {
+    fn check_open(&self) -> PyResult<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(errors::raise("closed", "the server was closed", &[]));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! The conformance suite of `Lane`: what every transport promises, run on each that there is.
+
+mod world;
+
+use weft_sys::memory::Span;
+use weft_transport::{Lane, Request, TcpLane, TransportError};
+use weft_wire::{Code, Flags, Header, Kind, Range};
+use world::*;
+
+type Connect = fn(&weft_transport::Server) -> Box<dyn Lane>;
+
+fn tcp(server: &weft_transport::Server) -> Box<dyn Lane> {
+    Box::new(TcpLane::connect(server.address(), "lender", &borrower(), &options()).expect("the lender is up"))
+}
+
+const LANES: [(&str, Connect); 1] = [("tcp", tcp)];
+
+fn on_every_lane(test: impl Fn(&weft_transport::Server, &mut dyn Lane)) {
+    for (name, connect) in LANES {
+        let server = lender();
+        let mut lane = connect(&server);
+        println!("on {name}");
+        test(&server, lane.as_mut());
+    }
+}
+
+fn open(lane: &mut dyn Lane) -> u64 {
+    let grant = grant();
+    let mut header = Header::new(Kind::Open, 0);
+    header.tag = LENDER_LIFE;
+    header.length = grant.len() as u64;
+    lane.post(Request { header, ranges: &[], payload: &[Span::of_const(&grant)] }, soon()).unwrap();
+    let reply = lane.begin(&[], soon()).unwrap();
+    assert_eq!((reply.header.offset, reply.header.tag), (EXTENT_BYTES, 1));
+    reply.header.handle
+}
+
+fn transfer(kind: Kind, handle: u64, offset: u64, length: u64) -> Header {
+    Header { handle, offset, length, ..Header::new(kind, 0) }
+}
+
+fn write(lane: &mut dyn Lane, handle: u64, offset: u64, bytes: &[u8]) {
+    let header = transfer(Kind::Write, handle, offset, bytes.len() as u64);
+    lane.post(Request { header, ranges: &[], payload: &[Span::of_const(bytes)] }, soon()).unwrap();
+    lane.begin(&[], soon()).unwrap();
+}
+
+fn post_read(lane: &mut dyn Lane, handle: u64, offset: u64, length: u64) {
+    let header = transfer(Kind::Read, handle, offset, length);
+    lane.post(Request { header, ranges: &[], payload: &[] }, soon()).unwrap();
+}
+
+fn receive(lane: &mut dyn Lane, into: &mut [u8]) -> Result<(), TransportError> {
+    let wanted = into.len();
+    let span = Span::of(into);
+    let reply = lane.begin(&[span], soon())?;
+    lane.fill(&[span], reply.filled, wanted, soon()).map(|_| ())
+}
+
+#[test]
+fn a_read_brings_what_was_written_at_every_alignment() {
+    on_every_lane(|_, lane| {
+        let handle = open(lane);
+        for (offset, length) in [(0, 1), (4095, 2), (1, 4096), (4096, 4096), (123, 100_000), (0, 1 << 20)] {
+            let bytes = pattern(length, offset);
+            write(lane, handle, offset, &bytes);
+            let mut back = vec![0; length];
+            post_read(lane, handle, offset, length as u64);
+            receive(lane, &mut back).unwrap();
+            assert!(back == bytes, "{length} bytes at {offset} differ");
+        }
+    });
+}
+
+#[test]
+fn answers_come_in_the_order_of_posting() {
+    on_every_lane(|_, lane| {
+        let handle = open(lane);
+        let bytes = pattern(64 * 4096, 1);
+        write(lane, handle, 0, &bytes);
+        for page in 0..64 {
+            post_read(lane, handle, page * 4096, 4096);
+        }
+        assert_eq!(lane.outstanding(), 64);
+        for page in 0..64usize {
+            let mut back = vec![0; 4096];
+            receive(lane, &mut back).unwrap();
+            assert!(back == bytes[page * 4096..][..4096]);
+        }
+        assert_eq!(lane.outstanding(), 0);
+    });
+}
+
+#[test]
+fn a_vectored_write_and_read_keep_each_range_apart() {
+    on_every_lane(|_, lane| {
+        let handle = open(lane);
+        let ranges: Vec<Range> = (0..1000u64).map(|index| Range { offset: index * 4000, length: 7 + index % 90 }).collect();
+        let total: u64 = ranges.iter().map(|range| range.length).sum();
+        let bytes = pattern(usize::try_from(total).unwrap(), 3);
+        let header = transfer(Kind::Write, handle, 0, total);
+        lane.post(Request { header, ranges: &ranges, payload: &[Span::of_const(&bytes)] }, soon()).unwrap();
+        lane.begin(&[], soon()).unwrap();
+        let header = transfer(Kind::Read, handle, 0, total);
+        lane.post(Request { header, ranges: &ranges, payload: &[] }, soon()).unwrap();
+        let mut back = vec![0; bytes.len()];
+        receive(lane, &mut back).unwrap();
+        assert!(back == bytes);
+    });
+}
+
+#[test]
+fn a_range_never_written_is_answered_zero_without_bytes() {
+    on_every_lane(|server, lane| {
+        let handle = open(lane);
+        post_read(lane, handle, 0, 1 << 20);
+        let mut back = vec![9; 1 << 20];
+        let reply = lane.begin(&[Span::of(&mut back)], soon()).unwrap();
+        assert!(reply.header.flags.has(Flags::ZERO) && reply.bytes() == 0);
+        let counted = server.counters().list();
+        assert!(counted.contains(&("zero_pages".to_owned(), 256)) && counted.contains(&("read_bytes".to_owned(), 0)));
+    });
+}
+
+#[test]
+fn a_sparse_read_names_the_zero_pages_and_brings_the_others() {
+    on_every_lane(|_, lane| {
+        let handle = open(lane);
+        let bytes = pattern(4096, 8);
+        for page in [1, 2, 63] {
+            write(lane, handle, page * 4096, &bytes);
+        }
+        let header = Header { flags: Flags::SPARSE, ..transfer(Kind::Read, handle, 0, 64 * 4096) };
+        lane.post(Request { header, ranges: &[], payload: &[] }, soon()).unwrap();
+        let mut back = vec![0; 64 * 4096];
+        let span = Span::of(&mut back);
+        let reply = lane.begin(&[span], soon()).unwrap();
+        assert_eq!(reply.header.tag, !(1u64 << 1 | 1 << 2 | 1 << 63));
+        assert_eq!(reply.bytes(), 3 * 4096);
+        lane.fill(&[span], reply.filled, 3 * 4096, soon()).unwrap();
+        assert!((0..3).all(|page| back[page * 4096..][..4096] == bytes[..]));
+    });
+}
+
+#[test]
+fn a_refusal_completes_its_request_and_leaves_the_lane_whole() {
+    on_every_lane(|server, lane| {
+        let handle = open(lane);
+        write(lane, handle, 0, b"still here");
+        post_read(lane, handle, EXTENT_BYTES, 1);
+        post_read(lane, handle + 9, 0, 1);
+        post_read(lane, handle, 0, 10);
+        let mut back = [0; 10];
+        assert_eq!(code(receive(lane, &mut back[..1])), "out_of_range");
+        assert_eq!(code(receive(lane, &mut back[..1])), "unknown_handle");
+        receive(lane, &mut back).unwrap();
+        assert_eq!(&back, b"still here");
+        assert_eq!(server.counters().refused(Code::OutOfRange), 1);
+    });
+}
+
+#[test]
+fn a_refused_write_is_dropped_whole_and_the_lane_goes_on() {
+    on_every_lane(|_, lane| {
+        let handle = open(lane);
+        let bytes = pattern(1 << 20, 4);
+        let header = transfer(Kind::Write, handle, EXTENT_BYTES - 4096, bytes.len() as u64);
+        lane.post(Request { header, ranges: &[], payload: &[Span::of_const(&bytes)] }, soon()).unwrap();
+        assert_eq!(code(lane.begin(&[], soon())), "out_of_range");
+        post_read(lane, handle, EXTENT_BYTES - 4096, 4096);
+        let reply = lane.begin(&[Span::of(&mut [0; 4096])], soon()).unwrap();
+        assert!(reply.header.flags.has(Flags::ZERO), "a refused write left bytes behind");
+    });
+}
+
+#[test]
+fn a_closed_lane_says_so() {
+    on_every_lane(|_, lane| {
+        lane.close();
+        let request = Request { header: transfer(Kind::Read, 1, 0, 1), ranges: &[], payload: &[] };
+        assert_eq!(code(lane.post(request, soon())), "closed");
+    });
+}
