@@ -36,4 +36,19 @@ impl Held {
         // when `self` is dropped; every use of the span ends before that.
         unsafe { Span::from_raw(self.buffer.buf_ptr().cast(), self.buffer.len_bytes()) }
     }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        let span = self.span();
+        // SAFETY: as in `span`. Python lets other threads write a buffer while it is held; a program that does that to
+        // bytes it is handing over gets one or the other of them, as with `socket.send`.
+        unsafe { std::slice::from_raw_parts(span.base(), span.len()) }
+    }
+
+    /// Its bytes, to be written; only for a buffer that was taken as writable.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let span = self.span();
+        // SAFETY: as in `bytes`.
+        unsafe { std::slice::from_raw_parts_mut(span.base(), span.len()) }
+    }
 }

@@ -25,8 +25,7 @@ pub fn deadline(timeout_ms: Option<u64>, bytes: usize) -> Instant {
 }
 
 pub fn identity(cluster_id: &[u8], secret: &[u8], name: String, incarnation: u64) -> PyResult<Identity> {
-    let cluster_id: [u8; 16] =
-        cluster_id.try_into().map_err(|_| errors::argument("cluster_id must be 16 bytes"))?;
+    let cluster_id: [u8; 16] = cluster_id.try_into().map_err(|_| errors::argument("cluster_id must be 16 bytes"))?;
     if secret.is_empty() {
         return Err(errors::argument("secret must not be empty; set WEFT_SECRET (see `weft join`)"));
     }
@@ -66,11 +65,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn with<T>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&mut State) -> Result<T, TransportError> + Send,
-    ) -> PyResult<T>
+    fn with<T>(&self, py: Python<'_>, work: impl FnOnce(&mut State) -> Result<T, TransportError> + Send) -> PyResult<T>
     where
         T: Send,
     {

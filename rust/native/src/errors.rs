@@ -4,23 +4,25 @@ use std::io;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use weft_pager::source::FetchError;
+use weft_pager::PagerError;
 use weft_transport::TransportError;
 use weft_wire::Refusal;
 
 /// Builds the exception with this code; what cannot be built is itself the exception.
 pub fn raise(code: &str, message: &str, facts: &[(&str, String)]) -> PyErr {
     Python::attach(|py| {
-        let build = || -> PyResult<PyErr> {
-            let dict = PyDict::new(py);
-            for (name, value) in facts {
-                dict.set_item(name, value)?;
-            }
-            let error = py.import("weft.model.errors")?.call_method1("from_native", (code, message, dict))?;
-            Ok(PyErr::from_value(error))
-        };
-        build().unwrap_or_else(|error| error)
+        let dict = PyDict::new(py);
+        match facts.iter().try_for_each(|(name, value)| dict.set_item(name, value)) {
+            Ok(()) => build(py, code, message, &dict),
+            Err(error) => error,
+        }
     })
+}
+
+fn build(py: Python<'_>, code: &str, message: &str, facts: &Bound<'_, PyDict>) -> PyErr {
+    py.import("weft.model.errors")
+        .and_then(|errors| errors.call_method1("from_native", (code, message, facts)))
+        .map_or_else(|error| error, PyErr::from_value)
 }
 
 /// A transport's error.
@@ -33,9 +35,22 @@ pub fn refusal(refusal: &Refusal) -> PyErr {
     raise(refusal.code.name(), &refusal.detail, &[])
 }
 
-/// A home's error.
-pub fn fetch(error: &FetchError) -> PyErr {
-    raise(error.code, &error.detail, &[("node", error.node.clone())])
+/// A window's error.
+pub fn pager(error: &PagerError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        PagerError::Unavailable(page) => Python::attach(|py| {
+            let facts = PyDict::new(py);
+            let filled = facts
+                .set_item("region", &page.region)
+                .and_then(|()| facts.set_item("offset", page.offset))
+                .and_then(|()| facts.set_item("node", &page.node))
+                .and_then(|()| facts.set_item("reason", format!("{}: {}", page.code, page.reason)));
+            filled.map_or_else(|error| error, |()| build(py, error.code(), &message, &facts))
+        }),
+        PagerError::NotFlushed { error: cause, .. } => raise(cause.code, &message, &[("node", cause.node.clone())]),
+        _ => raise(error.code(), &message, &[]),
+    }
 }
 
 /// A wrong argument.

@@ -2,6 +2,8 @@
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use weft_sys::pagemap::Pagemap;
+use weft_sys::uffd::{Features, Uffd};
 use weft_wire::{ClientHello, Grant, Header, Kind, Mode, Rights};
 
 pub fn limits(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
@@ -51,9 +53,30 @@ pub fn wire_vectors(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 }
 
 /// What this machine's kernel offers the data plane.
+///
+/// `userfaultfd` says whether one can be opened at all, and `userfaultfd_error` why not; `kernel_faults` whether system
+/// calls on missing pages wait for them; each feature by its name; `pagemap_scan` whether written pages can be listed.
 #[pyfunction]
 pub fn machine_report(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let report = PyDict::new(py);
     report.set_item("cpus_allowed", weft_sys::cpu::allowed_count())?;
+    report.set_item("pagemap_scan", Pagemap::open().is_ok_and(|pagemap| pagemap.can_scan()))?;
+    let supported = Uffd::supported();
+    report.set_item("userfaultfd", supported.is_ok())?;
+    report.set_item("userfaultfd_error", supported.as_ref().err().map_or_else(String::new, ToString::to_string))?;
+    report.set_item("kernel_faults", Uffd::open(Features::NONE).is_ok_and(|uffd| uffd.kernel_faults()))?;
+    let features = supported.unwrap_or(Features::NONE);
+    for (name, feature) in [
+        ("event_remap", Features::EVENT_REMAP),
+        ("event_remove", Features::EVENT_REMOVE),
+        ("event_unmap", Features::EVENT_UNMAP),
+        ("thread_id", Features::THREAD_ID),
+        ("poison", Features::POISON),
+        ("write_protect", Features::WRITE_PROTECT),
+        ("write_protect_async", Features::WRITE_PROTECT_ASYNC),
+        ("move", Features::MOVE),
+    ] {
+        report.set_item(name, features.has(feature))?;
+    }
     Ok(report)
 }

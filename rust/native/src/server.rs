@@ -124,11 +124,7 @@ impl Server {
         self.engine.counters().list().into_iter().collect()
     }
 
-    fn receive_message<'py>(
-        &self,
-        py: Python<'py>,
-        timeout_ms: u64,
-    ) -> Option<(String, u64, Bound<'py, PyBytes>)> {
+    fn receive_message<'py>(&self, py: Python<'py>, timeout_ms: u64) -> Option<(String, u64, Bound<'py, PyBytes>)> {
         let message = py.detach(|| self.engine.receive_message(Duration::from_millis(timeout_ms)))?;
         Some((message.sender, message.topic, PyBytes::new(py, &message.payload)))
     }

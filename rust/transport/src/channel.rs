@@ -468,10 +468,5 @@ fn check_size(lane: &mut dyn crate::Lane, reply: &Reply, count: u32) -> Result<(
 
 /// A transport's error as the pager knows errors.
 pub fn fetch_error(error: &TransportError, node: &str) -> FetchError {
-    FetchError {
-        node: node.to_owned(),
-        code: error.code(),
-        detail: error.to_string(),
-        temporary: error.temporary(),
-    }
+    FetchError { node: node.to_owned(), code: error.code(), detail: error.to_string(), temporary: error.temporary() }
 }

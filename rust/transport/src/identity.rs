@@ -20,13 +20,7 @@ pub struct Identity {
 impl Identity {
     /// An identity whose keys come from the cluster's `secret`.
     pub fn new(cluster_id: [u8; 16], secret: &[u8], name: impl Into<String>, incarnation: u64) -> Self {
-        Self {
-            cluster_id,
-            name: name.into(),
-            incarnation,
-            hello_key: hello_key(secret),
-            grant_key: grant_key(secret),
-        }
+        Self { cluster_id, name: name.into(), incarnation, hello_key: hello_key(secret), grant_key: grant_key(secret) }
     }
 }
 

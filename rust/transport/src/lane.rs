@@ -56,8 +56,13 @@ pub trait Lane: Send {
 
     /// Receives until at least `at_least` payload bytes of the answer that was begun lie in `into`, which starts where the
     /// payload starts; `filled` are there already. Returns how many are there now. The request completes with its last byte.
-    fn fill(&mut self, into: &[Span], filled: usize, at_least: usize, deadline: Instant)
-    -> Result<usize, TransportError>;
+    fn fill(
+        &mut self,
+        into: &[Span],
+        filled: usize,
+        at_least: usize,
+        deadline: Instant,
+    ) -> Result<usize, TransportError>;
 
     /// Requests posted and not completed.
     fn outstanding(&self) -> usize;

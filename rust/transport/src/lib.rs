@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+mod claimed;
 mod error;
 mod identity;
 mod lane;
@@ -18,6 +19,7 @@ mod spin;
 mod store;
 mod tcp;
 
+pub use claimed::{ClaimedPages, ClaimedSource, NODES_MAX};
 pub use error::TransportError;
 pub use identity::{Identity, PeerIdentity};
 pub use lane::{Lane, Reply, Request};

@@ -389,7 +389,12 @@ impl Batch {
 }
 
 /// Receives the answer to `batch`, the oldest request of `lane`.
-pub(crate) fn complete(lane: &mut dyn Lane, kind: Kind, batch: &Batch, deadline: Instant) -> Result<(), TransportError> {
+pub(crate) fn complete(
+    lane: &mut dyn Lane,
+    kind: Kind,
+    batch: &Batch,
+    deadline: Instant,
+) -> Result<(), TransportError> {
     if kind == Kind::Write {
         return lane.begin(&[], deadline).map(|_| ());
     }
@@ -448,10 +453,7 @@ fn cut(ranges: &[Range], spans: &[Span]) -> Result<Vec<Batch>, TransportError> {
             batch.length += length;
             range = Range { offset: range.offset + length, length: range.length - length };
             if batch.length == BULK_BYTES || batch.ranges.len() == RANGES_MAX as usize {
-                batches.push(std::mem::replace(
-                    &mut batch,
-                    Batch { ranges: Vec::new(), spans: Vec::new(), length: 0 },
-                ));
+                batches.push(std::mem::replace(&mut batch, Batch { ranges: Vec::new(), spans: Vec::new(), length: 0 }));
             }
         }
     }

@@ -220,7 +220,9 @@ impl Store {
         let no_memory = |error: std::io::Error| {
             Refusal::new(
                 Code::NoMemory,
-                format!("{size_bytes} bytes for extent {index} of region {region_id} cannot be had: {error}; lend less"),
+                format!(
+                    "{size_bytes} bytes for extent {index} of region {region_id} cannot be had: {error}; lend less"
+                ),
             )
         };
         let mapping = Mapping::memfd("weft-extent", len).map_err(no_memory)?;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use weft_sys::memory::Span;
 use weft_sys::socket::{self, Options, Wait};
 use weft_wire::{
-    ClientHello, ClientProof, Code, HEADER_BYTES, Header, Hello, Kind, RANGE_BYTES, ServerHello, WireError, encode_ranges,
+    ClientHello, ClientProof, Code, HEADER_BYTES, Header, Hello, Kind, RANGE_BYTES, ServerHello, WireError,
+    encode_ranges,
 };
 
 use crate::{Identity, Lane, PeerIdentity, Reply, Request, Spin, TransportError};
@@ -140,7 +141,8 @@ impl TcpLane {
 
     /// Parses a head, matches it to the oldest request, and turns a refusal into an error after receiving its sentence.
     fn check_head(&mut self, bytes: &[u8; HEADER_BYTES], deadline: Instant) -> Result<Header, TransportError> {
-        let header = Header::decode(bytes).map_err(|cause| self.broken(|peer| TransportError::Garbage { peer, cause }))?;
+        let header =
+            Header::decode(bytes).map_err(|cause| self.broken(|peer| TransportError::Garbage { peer, cause }))?;
         if self.outstanding.front() != Some(&header.request) {
             return Err(self.garbage(WireError::Payload("the answer names a request that is not the oldest")));
         }
@@ -212,7 +214,9 @@ impl TcpLane {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                     now = Instant::now();
                     if now >= deadline {
-                        return Err(self.broken(|peer| TransportError::TimedOut { peer, doing: "waiting for an answer" }));
+                        return Err(
+                            self.broken(|peer| TransportError::TimedOut { peer, doing: "waiting for an answer" })
+                        );
                     }
                 }
                 Err(error) => return Err(self.disconnected("receiving", Some(error))),

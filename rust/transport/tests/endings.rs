@@ -105,10 +105,13 @@ fn a_cut_in_the_middle_of_a_write_leaves_every_page_old_or_new() {
         });
         let mut back = vec![0u8; 1 << 20];
         steady.read(opened, &whole, &[Span::of(&mut back)], soon()).unwrap();
-        let pages: Vec<u8> = back.chunks(4096).map(|page| {
-            assert!(page.iter().all(|byte| *byte == page[0]), "a page is torn when cut after {cut_at} bytes");
-            page[0]
-        }).collect();
+        let pages: Vec<u8> = back
+            .chunks(4096)
+            .map(|page| {
+                assert!(page.iter().all(|byte| *byte == page[0]), "a page is torn when cut after {cut_at} bytes");
+                page[0]
+            })
+            .collect();
         assert!(pages.iter().all(|byte| *byte == 1 || *byte == 2));
         assert_eq!(pages.last(), Some(&1), "the cut came before the end");
     }

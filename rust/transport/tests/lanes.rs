@@ -95,7 +95,8 @@ fn answers_come_in_the_order_of_posting() {
 fn a_vectored_write_and_read_keep_each_range_apart() {
     on_every_lane(|_, lane| {
         let handle = open(lane);
-        let ranges: Vec<Range> = (0..1000u64).map(|index| Range { offset: index * 4000, length: 7 + index % 90 }).collect();
+        let ranges: Vec<Range> =
+            (0..1000u64).map(|index| Range { offset: index * 4000, length: 7 + index % 90 }).collect();
         let total: u64 = ranges.iter().map(|range| range.length).sum();
         let bytes = pattern(usize::try_from(total).unwrap(), 3);
         let header = transfer(Kind::Write, handle, 0, total);

@@ -249,7 +249,11 @@ impl Connection {
             Landed::All => {
                 Counters::add(&shared.counters.writes, 1);
                 Counters::add(&shared.counters.write_bytes, header.length);
-                self.answer(shared, header.request, Answer::Frame(Header::new(Kind::Reply, header.request), Vec::new()));
+                self.answer(
+                    shared,
+                    header.request,
+                    Answer::Frame(Header::new(Kind::Reply, header.request), Vec::new()),
+                );
             }
             Landed::Refused(refusal) => {
                 // What was staged is dropped with the landing; `left` does not count it.
@@ -290,7 +294,9 @@ impl Connection {
         self.phase = if matches!(answer, Answer::Part(_)) { Phase::Part } else { Phase::Head };
         let (header, body, parts, keep) = match answer {
             Answer::Frame(header, body) => (header, body, Vec::new(), None),
-            Answer::Bytes { header, parts, extent, generation } => (header, Vec::new(), parts, Some((extent, generation))),
+            Answer::Bytes { header, parts, extent, generation } => {
+                (header, Vec::new(), parts, Some((extent, generation)))
+            }
             Answer::Refuse(refusal) | Answer::Part(refusal) => {
                 let (header, body) = refusal_frame(shared, request, &refusal);
                 (header, body, Vec::new(), None)

@@ -6,8 +6,8 @@
 
 mod connection;
 mod counters;
-mod inbox;
 mod event_loop;
+mod inbox;
 mod payload;
 mod requests;
 mod server;

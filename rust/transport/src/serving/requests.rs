@@ -305,7 +305,10 @@ impl Session {
         if !handle.rights.can_write() {
             return Err(Refusal::new(
                 Code::ReadOnly,
-                format!("this attachment of region {} may only read; attach it as exclusive to write", handle.region_id),
+                format!(
+                    "this attachment of region {} may only read; attach it as exclusive to write",
+                    handle.region_id
+                ),
             ));
         }
         drop(extent.gate.enter(handle.generation)?);
@@ -364,7 +367,8 @@ fn sparse(
         }
     }
     close_run(run_started, pages);
-    reply.flags = if zero_map.count_ones() == u32::try_from(pages).expect("at most 64") { Flags::ZERO } else { Flags::SPARSE };
+    reply.flags =
+        if zero_map.count_ones() == u32::try_from(pages).expect("at most 64") { Flags::ZERO } else { Flags::SPARSE };
     reply.tag = zero_map;
     reply.length = (pages - u64::from(zero_map.count_ones())) * PAGE_BYTES;
     Ok(())

@@ -87,8 +87,7 @@ impl Server {
         let mailboxes = Arc::new(mailboxes);
         let accepting = Arc::new(Accepting { waker: Waker::new()?, closing: AtomicBool::new(false) });
         let acceptor = {
-            let (shared, mailboxes, accepting) =
-                (Arc::clone(&shared), Arc::clone(&mailboxes), Arc::clone(&accepting));
+            let (shared, mailboxes, accepting) = (Arc::clone(&shared), Arc::clone(&mailboxes), Arc::clone(&accepting));
             thread::Builder::new()
                 .name("weft-accept".to_owned())
                 .spawn(move || accept(&listener, &config, &shared, &mailboxes, &accepting))?
@@ -147,7 +146,8 @@ fn accept(
 ) {
     let Ok(poller) = Poller::new() else { return };
     let mut ready = Ready::with_capacity(2);
-    if poller.add(listener, 0, Interest::READ).is_err() || poller.add(accepting.waker.as_fd(), 1, Interest::READ).is_err()
+    if poller.add(listener, 0, Interest::READ).is_err()
+        || poller.add(accepting.waker.as_fd(), 1, Interest::READ).is_err()
     {
         return;
     }

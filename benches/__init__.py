@@ -1,0 +1,1 @@
+"""What Weft reaches, beside the floor: `make bench`."""
