@@ -397,10 +397,10 @@ impl<R: Router> PageChannel for Channel<R> {
             return Ok(filled);
         }
         let begun = self.begun.expect("fill follows a begin that was not complete");
-        let mut already = filled;
+        let (mut already, mut interrupted) = (filled, false);
         let reply = self.receive(deadline, |lane, posted| {
             let room = into.part(0, begun.bytes).expect("the span holds the reply");
-            if already == 0 && filled > 0 {
+            if interrupted {
                 // A fresh lane: the reply is received from its start, over the same bytes.
                 let reply = lane.begin(&[room], deadline)?;
                 check_size(lane, &reply, posted.count)?;
@@ -411,12 +411,13 @@ impl<R: Router> PageChannel for Channel<R> {
                     });
                 }
                 already = reply.filled;
+                interrupted = false;
             }
             let result = lane.fill(&[room], already, at_least.max(already), deadline);
             match result {
                 Ok(now) => Ok(Reply { header: Header::new(Kind::Reply, 0), filled: now }),
                 Err(error) => {
-                    already = 0;
+                    interrupted = true;
                     Err(error)
                 }
             }
