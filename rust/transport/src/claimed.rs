@@ -11,7 +11,8 @@ use weft_paging::directory::{Owner, PageDirectory};
 use weft_sys::memory::Span;
 use weft_wire::{Grant, Mode, PAGE_BYTES, Rights};
 
-use crate::channel::{Channel, ExtentHome, Homes, Place, Router};
+use crate::channel::{Channel, Place, Router};
+use crate::homes::{ExtentHome, Homes};
 use crate::store::{PageState, Pages};
 use crate::tcp::ConnectOptions;
 use crate::{Identity, Store};

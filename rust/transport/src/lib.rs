@@ -10,6 +10,7 @@
 mod channel;
 mod claimed;
 mod error;
+mod homes;
 mod identity;
 mod lane;
 mod peer;

@@ -10,7 +10,8 @@ use weft_paging::layout::Layout;
 use weft_sys::memory::Span;
 use weft_wire::{Kind, PAGE_BYTES, Range};
 
-use crate::channel::{Channel, ExtentHome, Homes, Links, Place, Router, fetch_error};
+use crate::channel::{Channel, Place, Router};
+use crate::homes::{ExtentHome, Homes, Links, fetch_error};
 use crate::peer::{Batch, complete};
 use crate::tcp::ConnectOptions;
 use crate::{Identity, TransportError};

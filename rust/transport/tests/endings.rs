@@ -128,8 +128,7 @@ fn cutting_middleman(to: SocketAddr, payload: usize) -> SocketAddr {
         std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
         let mut left: Option<usize> = None;
         let mut buffer = vec![0u8; 65536];
-        loop {
-            let Ok(got) = client.read(&mut buffer) else { break };
+        while let Ok(got) = client.read(&mut buffer) {
             if got == 0 {
                 break;
             }
