@@ -1,0 +1,1 @@
+"""The nouns: ids, records, commands, events, policy, errors and canonical bytes. Imports nothing of the package."""

@@ -1,0 +1,164 @@
+"""Commands: what somebody wants, as data. They are checked against the state and become events, or are refused.
+
+A command carries only what its caller said or a shell saw, never a time or a minted id: those come beside it in the
+`Moment` it is decided in, so that the same request sent twice is the same command.
+"""
+
+import msgspec
+
+from weft.model.attachment import Closing, Mode
+from weft.model.endpoint import EndpointHalf
+from weft.model.ids import AttachmentId, Incarnation, NodeId, RegionId, RegionName
+from weft.model.node import NodeDescription
+from weft.model.policy import LedgerPolicy
+
+
+class OpenLedger(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Write the first event there is."""
+
+    policy: LedgerPolicy
+
+
+class OpenTerm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Begin to write: from here on, an earlier writer's batches are refused."""
+
+    writer: str
+
+
+class FoundCluster(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Found the cluster with the nodes it begins with."""
+
+    name: str
+    nodes: tuple["RegisterNode", ...]
+
+
+class DestroyCluster(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Forget the cluster and everything in it."""
+
+
+class RegisterNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Take a node in, with the endpoint it may already have."""
+
+    node: NodeDescription
+    endpoint: EndpointHalf | None = None
+
+
+class RemoveNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let a node go, with its endpoint and what it held."""
+
+    node_id: NodeId
+
+
+class RegisterEndpoint(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Replace one half of a node's endpoint and prefer it."""
+
+    node_id: NodeId
+    half: EndpointHalf
+
+
+class AdmitBeat(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node was heard. Becomes events when that is news: a new life, one that was given up, or another amount lent.
+
+    `lend_bytes` None means that the node did not say.
+    """
+
+    node_id: NodeId
+    incarnation: Incarnation
+    lend_bytes: int | None = None
+
+
+class GiveUpNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node has been silent for too long in this life of it."""
+
+    node_id: NodeId
+    incarnation: Incarnation
+
+
+class PlanRegion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Lay a region out over what is lent. `lenders_max` None means as many as are good."""
+
+    name: RegionName
+    size_bytes: int
+    lenders_max: int | None = None
+
+
+class ConfirmRegion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Every extent of a planned region has been backed."""
+
+    region_id: RegionId
+
+
+class FailRegion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A planned region cannot be had."""
+
+    region_id: RegionId
+    error: str
+
+
+class LoseExtents(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A lender in this life of it no longer has these extents."""
+
+    region_id: RegionId
+    node_id: NodeId
+    incarnation: Incarnation
+    indices: tuple[int, ...]
+    error: str
+
+
+class SealRegion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let nobody write to a region any more."""
+
+    name: RegionName
+
+
+class DeleteRegion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Take a region from those who lend it. `force` closes its attachments first."""
+
+    name: RegionName
+    force: bool = False
+
+
+class FinishRegion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """These lenders have released a region that is being deleted."""
+
+    region_id: RegionId
+    released: tuple[NodeId, ...]
+
+
+class OpenAttachment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Map a region. `takeover` closes an exclusive attachment that is in the way."""
+
+    region: RegionName
+    mode: Mode
+    holder: str
+    takeover: bool = False
+
+
+class CloseAttachment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Unmap a region."""
+
+    region: RegionName
+    attachment_id: AttachmentId
+    reason: Closing
+
+
+Command = (
+    OpenLedger
+    | OpenTerm
+    | FoundCluster
+    | DestroyCluster
+    | RegisterNode
+    | RemoveNode
+    | RegisterEndpoint
+    | AdmitBeat
+    | GiveUpNode
+    | PlanRegion
+    | ConfirmRegion
+    | FailRegion
+    | LoseExtents
+    | SealRegion
+    | DeleteRegion
+    | FinishRegion
+    | OpenAttachment
+    | CloseAttachment
+)

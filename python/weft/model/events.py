@@ -1,0 +1,180 @@
+"""Events: facts, in the past tense. They are all the log holds, and all that `apply` reads.
+
+An event says what became true in whole, so that applying it needs no rule: limits were checked when it was decided.
+It holds no secret. A field may be added with a default; one is never renamed, and a kind never changes its meaning,
+because old logs are replayed by new code.
+"""
+
+import msgspec
+
+from weft.model.attachment import Closing, Mode
+from weft.model.endpoint import EndpointHalf
+from weft.model.ids import AttachmentId, ClusterId, Generation, Incarnation, NodeId, RegionId, RegionName, Term
+from weft.model.node import NodeDescription
+from weft.model.policy import LedgerPolicy
+from weft.model.region import Layout
+
+
+class LedgerOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The first event of every log."""
+
+    cluster_id: ClusterId
+    policy: LedgerPolicy
+
+
+class TermOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A writer began; every writer of an earlier term has ended, whether it knows or not."""
+
+    term: Term
+    writer: str
+
+
+class ClusterFounded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The cluster has a name. The nodes it began with follow as events of their own."""
+
+    name: str
+    at_ms: int
+
+
+class ClusterDestroyed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The cluster and all its nodes, endpoints, regions and attachments are gone."""
+
+    name: str
+
+
+class NodeRegistered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node joined."""
+
+    node: NodeDescription
+    at_ms: int
+
+
+class NodeRemoved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node left, and its endpoint with it. What it held is lost."""
+
+    node_id: NodeId
+
+
+class NodeIncarnated(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node began a new life. Whatever an earlier one held is lost."""
+
+    node_id: NodeId
+    incarnation: Incarnation
+
+
+class NodeLost(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node has not been heard for too long. It may still hold what it held."""
+
+    node_id: NodeId
+
+
+class NodeReturned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A lost node was heard again, in the same life."""
+
+    node_id: NodeId
+
+
+class LendingChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node lends another amount than before. What is planned on it stays, also when that is more."""
+
+    node_id: NodeId
+    lend_bytes: int
+
+
+class EndpointRegistered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node can be reached this way and prefers it."""
+
+    node_id: NodeId
+    half: EndpointHalf
+
+
+class RegionPlanned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A region has a name and a layout, and its lenders have been asked."""
+
+    region_id: RegionId
+    name: RegionName
+    size_bytes: int
+    reserved_bytes: int
+    layout: Layout
+    at_ms: int
+
+
+class RegionReady(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Every extent is backed by memory."""
+
+    region_id: RegionId
+
+
+class RegionFailed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A planned region could not be had. Its name stays taken until it is deleted."""
+
+    region_id: RegionId
+    error: str
+
+
+class ExtentsLost(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Part of a region's bytes is gone for good."""
+
+    region_id: RegionId
+    indices: tuple[int, ...]
+    error: str
+
+
+class RegionSealed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Nobody writes to the region any more."""
+
+    region_id: RegionId
+
+
+class RegionDeletionBegun(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The region's lenders have been asked to release it."""
+
+    region_id: RegionId
+
+
+class RegionRemoved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Every lender that lives has released the region, and its name is free."""
+
+    region_id: RegionId
+
+
+class AttachmentOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A process may use the region, at this generation."""
+
+    attachment_id: AttachmentId
+    region_id: RegionId
+    mode: Mode
+    holder: str
+    generation: Generation
+    at_ms: int
+
+
+class AttachmentClosed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A process may no longer use the region."""
+
+    attachment_id: AttachmentId
+    reason: Closing
+
+
+Event = (
+    LedgerOpened
+    | TermOpened
+    | ClusterFounded
+    | ClusterDestroyed
+    | NodeRegistered
+    | NodeRemoved
+    | NodeIncarnated
+    | NodeLost
+    | NodeReturned
+    | LendingChanged
+    | EndpointRegistered
+    | RegionPlanned
+    | RegionReady
+    | RegionFailed
+    | ExtentsLost
+    | RegionSealed
+    | RegionDeletionBegun
+    | RegionRemoved
+    | AttachmentOpened
+    | AttachmentClosed
+)

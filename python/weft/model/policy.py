@@ -1,0 +1,177 @@
+"""Every number, with its unit, its bounds and the reason for its value.
+
+The unit is the last word of the name. A number that a reader meets anywhere else in Weft is either one of these or a
+fact of a format. `NUMBERS` lists them for the documentation and for the test that holds each inside its bounds.
+"""
+
+from typing import Final
+
+import msgspec
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+
+class Number(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice: its value, what it may be changed to, and why it is what it is."""
+
+    name: str
+    value: int
+    unit: str
+    lowest: int
+    highest: int
+    because: str
+
+
+NUMBERS: dict[str, Number] = {}
+
+
+def _number(name: str, value: int, unit: str, lowest: int, highest: int, because: str) -> int:
+    NUMBERS[name] = Number(name=name, value=value, unit=unit, lowest=lowest, highest=highest, because=because)
+    return value
+
+
+# Memory.
+PAGE_BYTES = _number("PAGE_BYTES", 4 * KIB, "bytes", 4 * KIB, 4 * KIB, "the page of every machine Weft runs on")
+STRIPE_BYTES = _number(
+    "STRIPE_BYTES", 2 * MIB, "bytes", 2 * MIB, 2 * MIB, "a huge page, the unit in which pages are installed by moving"
+)
+PAYLOAD_BYTES_MAX = _number(
+    "PAYLOAD_BYTES_MAX", 64 * MIB, "bytes", MIB, 64 * MIB, "what one message makes a peer set aside before it checks it"
+)
+RANGES_COUNT_MAX = _number(
+    "RANGES_COUNT_MAX", 1024, "ranges", 1, 1024, "the list of ranges stays in 16 KiB and is checked in one pass"
+)
+
+# Deadlines of the data plane.
+CONNECT_MS_MAX = _number("CONNECT_MS_MAX", 2_000, "ms", 1, 60_000, "a machine that is there answers in one round trip")
+REQUEST_MS_MAX = _number("REQUEST_MS_MAX", 5_000, "ms", 1, 60_000, "longer than any pause of a machine that still runs")
+FAULT_MS_MAX = _number("FAULT_MS_MAX", 5_000, "ms", 1, 60_000, "a touched page must end in bytes or in a signal")
+TRANSFER_MS_BASE = _number("TRANSFER_MS_BASE", 30_000, "ms", 1, 600_000, "what a transfer of any size may take")
+TRANSFER_BYTES_PER_S_MIN = _number(
+    "TRANSFER_BYTES_PER_S_MIN", 10_000_000, "bytes/s", 1, 10**12, "the slowest link a transfer is still meant to cross"
+)
+KEEP_ALIVE_MS = _number("KEEP_ALIVE_MS", 1_000, "ms", 100, 60_000, "an idle connection is asked once a second")
+KEEP_ALIVE_COUNT_MAX = _number("KEEP_ALIVE_COUNT_MAX", 3, "probes", 1, 10, "three lost in a row is a lost peer")
+DRAIN_MS_MAX = _number("DRAIN_MS_MAX", 10_000, "ms", 0, 600_000, "how long a stopping process finishes what it began")
+SPIN_US_MAX = _number(
+    "SPIN_US_MAX", 50, "us", 0, 1_000, "waking an idle core costs 35 us; a wait that ends sooner is cheaper spun"
+)
+PORT_FIRST = _number("PORT_FIRST", 50_051, "port", 1, 65_535, "the endpoint seed's range begins here")
+PORT_LAST = _number("PORT_LAST", 50_100, "port", 1, 65_535, "the endpoint seed's range ends here")
+
+# What the control plane accepts.
+BODY_BYTES_MAX = _number("BODY_BYTES_MAX", MIB, "bytes", KIB, 64 * MIB, "control messages are small; memory is not")
+CONNECTIONS_MAX = _number(
+    "CONNECTIONS_MAX", 8_192, "connections", 16, 10**6, "a beat and a request from each of thousands of nodes"
+)
+IDLE_S_MAX = _number(
+    "IDLE_S_MAX", 75, "s", 1, 3_600, "longer than clients keep an idle connection, so that it is they who close it"
+)
+WAIT_MS_MAX = _number(
+    "WAIT_MS_MAX", 30_000, "ms", 0, 60_000, "shorter than the minute after which proxies close a silent connection"
+)
+COUNT_MAX = _number(
+    "COUNT_MAX", 2**53 - 1, "any", 1, 2**63 - 1, "the largest whole number that every reader of JSON keeps exactly"
+)
+TEXT_LENGTH_MAX = _number("TEXT_LENGTH_MAX", 256, "characters", 1, 4_096, "names and addresses; DNS allows 253")
+ERROR_LENGTH_MAX = _number("ERROR_LENGTH_MAX", 1_024, "characters", 64, 16_384, "a sentence a machine reports")
+REPORT_COUNT_MAX = _number(
+    "REPORT_COUNT_MAX", 16_384, "entries", 1, 2**20, "extents, peers or counters in one beat; the body bound is near"
+)
+
+# The writer.
+BATCH_COMMANDS_MAX = _number(
+    "BATCH_COMMANDS_MAX",
+    512,
+    "commands",
+    1,
+    65_536,
+    "beyond it a sync is shared enough and the first waits for the last",
+)
+BATCH_EVENTS_MAX = _number(
+    "BATCH_EVENTS_MAX", 16_384, "events", 1, 10**6, "a batch takes no further command past it, so it stays a few MiB"
+)
+QUEUE_COMMANDS_MAX = _number(
+    "QUEUE_COMMANDS_MAX",
+    8_192,
+    "commands",
+    1,
+    10**6,
+    "about a second of work; more would be answered too late to matter",
+)
+REPEAT_WINDOW_COUNT = _number(
+    "REPEAT_WINDOW_COUNT",
+    8_192,
+    "requests",
+    1,
+    10**6,
+    "callers retry within seconds; this is minutes of named requests",
+)
+APPEND_ATTEMPTS_MAX = _number(
+    "APPEND_ATTEMPTS_MAX",
+    4,
+    "attempts",
+    1,
+    100,
+    "each loss means another writer won; losing four times is not bad luck",
+)
+REPLAY_BATCHES_MAX = _number(
+    "REPLAY_BATCHES_MAX", 1_024, "batches", 1, 65_536, "read at once while rebuilding, so that memory stays bounded"
+)
+
+# Life of nodes, regions and attachments.
+NODE_SILENT_MS = _number(
+    "NODE_SILENT_MS",
+    10_000,
+    "ms",
+    1_000,
+    600_000,
+    "a lender not heard for this long is given nothing and waited for by none",
+)
+NODE_LOST_MS = _number(
+    "NODE_LOST_MS", 30_000, "ms", 1_000, 3_600_000, "the node seed's time-out, after which silence is a fact in the log"
+)
+RETIRED_COUNT_MAX = _number(
+    "RETIRED_COUNT_MAX", 16, "incarnations", 1, 1_024, "earlier lives of a node that are remembered so as to be refused"
+)
+SWEEP_MS = _number("SWEEP_MS", 1_000, "ms", 10, 60_000, "how often timers look; a tenth of the shortest silence")
+REGION_LENDERS_MAX = _number(
+    "REGION_LENDERS_MAX", 64, "nodes", 1, 1_024, "with all rooms unequal this is 2,080 extents, a layout of 300 KB"
+)
+REGION_NAMES_MAX = _number("REGION_NAMES_MAX", 65_536, "regions", 1, 10**6, "what the coordinator is meant to list")
+RESERVE_MS_BASE = _number("RESERVE_MS_BASE", 60_000, "ms", 1_000, 3_600_000, "for lenders to hear of a plan and begin")
+RESERVE_BYTES_PER_S_MIN = _number(
+    "RESERVE_BYTES_PER_S_MIN", 500_000_000, "bytes/s", 1, 10**12, "the slowest machine still backs memory this fast"
+)
+ATTACH_MS_MAX = _number(
+    "ATTACH_MS_MAX", 5_000, "ms", 1, 60_000, "a lender that lives has a beat waiting and answers it"
+)
+LEASE_MS = _number(
+    "LEASE_MS", 3_600_000, "ms", 60_000, 86_400_000, "how long a vanished holder keeps a region from others"
+)
+LEASE_RENEW_MS = _number("LEASE_RENEW_MS", 600_000, "ms", 10_000, 3_600_000, "five renewals may be lost before a lapse")
+ATTACHMENTS_MAX = _number("ATTACHMENTS_MAX", 4_096, "attachments", 1, 10**6, "readers of one region at a time")
+
+# Where things are unless somebody says otherwise.
+COORDINATOR_PORT = _number("COORDINATOR_PORT", 8_080, "port", 1, 65_535, "the node and storage seeds' port")
+COORDINATOR_HOST: Final = "127.0.0.1"
+
+
+def transfer_ms_max(size_bytes: int) -> int:
+    """The deadline of a transfer: a base, and the time its size takes on the slowest link it is meant for."""
+    return TRANSFER_MS_BASE + size_bytes * 1_000 // TRANSFER_BYTES_PER_S_MIN
+
+
+def reserve_ms_max(size_bytes: int) -> int:
+    """How long lenders may take to back a region of this size before it counts as failed."""
+    return RESERVE_MS_BASE + size_bytes * 1_000 // RESERVE_BYTES_PER_S_MIN
+
+
+class LedgerPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers that replaying a log depends on. They are written into its first event and never change after."""
+
+    page_bytes: int = PAGE_BYTES
+    stripe_bytes: int = STRIPE_BYTES
+    retired_count_max: int = RETIRED_COUNT_MAX
