@@ -1,0 +1,52 @@
+"""Checking a run of batches read back: their places, their digests and their parents.
+
+Each stored row carries its position, its parent's digest and its own. A changed byte shows in the row's own digest, a
+row put elsewhere in its position, an exchanged row in the next one's parent, and a missing end in the journal's note
+of its tail.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from weft.model.batch import SealedBatch, unseal
+from weft.model.canonical import Digest, log_digest
+from weft.model.errors import JournalDamaged
+from weft.model.ids import Position
+
+
+class StoredBatch(NamedTuple):
+    """A row as a journal stores it."""
+
+    position: int
+    parent: bytes
+    digest: bytes
+    body: bytes
+
+
+def verify_run(rows: Iterable[StoredBatch], after: Position, parent: Digest, path: str) -> list[SealedBatch]:
+    """The batches of consecutive rows that follow `after`, whose digest is `parent`. Raises `JournalDamaged`."""
+    run: list[SealedBatch] = []
+    for row in rows:
+        due = Position(after + len(run) + 1)
+        if row.position != due:
+            raise damaged(path, due, "is missing")
+        if log_digest(row.body) != row.digest:
+            raise damaged(path, due, "does not have the digest it was stored with")
+        try:
+            sealed = unseal(row.body, due)
+        except JournalDamaged as error:
+            raise damaged(path, due, f"is not what belongs there ({error.message})") from error
+        if row.parent != parent or sealed.batch.parent != parent:
+            raise damaged(path, due, "does not follow from the batch before it")
+        run.append(sealed)
+        parent = sealed.digest
+    return run
+
+
+def damaged(path: str, position: int, what: str) -> JournalDamaged:
+    """The error that names the place, and what a person can do."""
+    return JournalDamaged(
+        f"the batch at position {position} of {path} {what}; restore the journal from a copy",
+        path=path,
+        position=position,
+    )
