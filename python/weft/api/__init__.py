@@ -1,0 +1,1 @@
+"""What travels over HTTP: the route table as data, the bodies of every route, envelopes and the error table."""

@@ -1,0 +1,27 @@
+"""The kinds of field bodies are made of, each with its bounds, so that a wrong one is refused where it is decoded."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from weft.model.ids import INTEGER_ID_MAX
+from weft.model.policy import COUNT_MAX, ERROR_LENGTH_MAX, TEXT_LENGTH_MAX, WAIT_MS_MAX
+
+Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+PositiveCount = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
+Text = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX)]
+Name = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
+Sentence = Annotated[str, Meta(max_length=ERROR_LENGTH_MAX)]
+NodeIdText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")]
+NodeIdNumber = Annotated[int, Meta(ge=0, le=INTEGER_ID_MAX)]
+RegionIdText = Annotated[str, Meta(pattern="^r[0-9a-f]{16}$")]
+RegionNameText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,128}$")]
+IncarnationText = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+WaitMs = Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+
+
+def iso_time(at_ms: int) -> str:
+    """A time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,114 @@
+"""The OpenAPI document, derived from the route table and the types it names."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from weft.api.errors import Family, status_of_class
+from weft.api.routes import Route
+
+VERSION: Final = "3.1.0"
+_COMPONENTS: Final = "#/components/schemas/{name}"
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+_ENVELOPES: Final[dict[Family, dict[str, Any]]] = {
+    Family.CLUSTER: {
+        "title": "ClusterError",
+        "type": "object",
+        "properties": {"detail": {"type": "string"}, "code": {"type": "string"}},
+        "required": ["detail", "code"],
+    },
+    Family.WEFT: {
+        "title": "WeftError",
+        "type": "object",
+        "properties": {
+            "error": {"type": "string"},
+            "code": {"type": "string"},
+            "fields": {"type": "object"},
+            "temporary": {"type": "boolean"},
+        },
+        "required": ["error", "code", "fields", "temporary"],
+    },
+}
+
+
+def describe(routes: Sequence[Route], version: str) -> dict[str, Any]:
+    """The document for these routes."""
+    types = [kind for route in routes for kind in (route.body, route.reply) if kind is not None]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENTS)
+    schema_of = dict(zip(types, schemas, strict=True))
+    components.update({schema["title"]: schema for schema in _ENVELOPES.values()})
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
+    return {
+        "openapi": VERSION,
+        "info": {"title": "Weft coordinator", "version": version},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"bearer": []}],
+    }
+
+
+def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "tags": [route.family.value],
+        "parameters": _parameters(route),
+        "responses": _responses(route, schema_of),
+    }
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(schema_of[route.body])}
+    if route.open_to_all:
+        operation["security"] = []
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(route.path)
+    ]
+    if route.query is not None:
+        described = msgspec.json.schema_components([route.query])[1]
+        properties = described[route.query.__name__]["properties"]
+        parameters += [
+            {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in properties.items()
+        ]
+    parameters.append(
+        {
+            "name": "Weft-Request-Id",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "Repeating a request under its id gives the first answer again.",
+        }
+    )
+    return parameters
+
+
+def _responses(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    success: dict[str, Any] = {"description": route.summary, "headers": {"Weft-Position": _POSITION}}
+    if route.reply is not None:
+        success["content"] = _json(schema_of[route.reply])
+    responses: dict[str, Any] = {str(route.status): success}
+    codes: dict[int, list[str]] = {}
+    for kind in route.errors:
+        codes.setdefault(status_of_class(kind), []).append(kind.code)
+    for status, names in sorted(codes.items()):
+        schema = {"$ref": _COMPONENTS.format(name=_ENVELOPES[route.family]["title"])}
+        responses[str(status)] = {"description": " · ".join(names), "content": _json(schema)}
+    return responses
+
+
+_POSITION: Final = {"description": "The place in the log this answer follows from.", "schema": {"type": "integer"}}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,220 @@
+"""Settings: read once from flags and environment, checked whole, and passed on as values.
+
+Nothing else reads the environment. A wrong setting stops the process at its start with a sentence that names the
+variable. The seeds' own names come first; what they lack is prefixed WEFT_.
+
+    COORDINATOR_HOST, COORDINATOR_PORT   where the coordinator listens, and where clients look for it
+    ORCHD_ADDR                           the same as host:port, by the node seed's name
+    WEFT_COORDINATOR                     the coordinator's URL, for clients
+    WEFT_DATA_DIR                        where a process keeps what outlives it
+    WEFT_SECRET                          the cluster secret; otherwise the file `secret` in the data directory
+    WEFT_TOKENS                          bearer tokens accepted over HTTP, separated by commas
+"""
+
+import ipaddress
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from weft.model.errors import Misconfigured
+from weft.model.grant import http_token
+from weft.model.policy import COORDINATOR_HOST, COORDINATOR_PORT
+
+SECRET_FILE: Final = "secret"  # noqa: S105 — the name of a file, not what is in it.
+SECRET_FILE_BYTES: Final = 32
+JOURNALS: Final = ("sqlite", "memory")
+
+
+class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a coordinator is started with. `tokens` empty means that requests need none: the bind is loopback."""
+
+    host: str
+    port: int
+    data_dir: Path
+    journal: str
+    secret: bytes
+    tokens: tuple[str, ...]
+
+
+def read_coordinator_settings(
+    env: Mapping[str, str],
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    data_dir: str | None = None,
+    journal: str | None = None,
+) -> CoordinatorSettings:
+    """The coordinator's settings; what is passed here comes from flags and wins over the environment.
+
+    Creates the data directory and the secret where they are missing. Raises `Misconfigured`.
+    """
+    if journal is not None and journal not in JOURNALS:
+        raise Misconfigured(f"--journal is one of {', '.join(JOURNALS)}, not {journal!r}", variable="--journal")
+    env_host, env_port = _listen_address(env)
+    bind_host = host or env_host or COORDINATOR_HOST
+    bind_port = _port(str(port), "--port", lowest=0) if port is not None else env_port
+    directory = Path(data_dir) if data_dir else data_directory(env)
+    open_to_others = not is_loopback(bind_host)
+    given = find_secret(env, directory)
+    tokens = read_tokens(env)
+    if open_to_others and given is None and not tokens:
+        raise Misconfigured(
+            f"{bind_host} can be reached from other machines, and anybody there could read and write memory; "
+            "set WEFT_SECRET or WEFT_TOKENS first, or bind to 127.0.0.1",
+            variable="WEFT_SECRET",
+        )
+    secret = given if given is not None else create_secret(directory)
+    return CoordinatorSettings(
+        host=bind_host,
+        port=COORDINATOR_PORT if bind_port is None else bind_port,
+        data_dir=_existing_directory(directory),
+        journal=journal or "sqlite",
+        secret=secret,
+        tokens=(*tokens, http_token(secret)) if open_to_others else (),
+    )
+
+
+def coordinator_url(env: Mapping[str, str]) -> str:
+    """Where clients find the coordinator, without a slash at the end."""
+    if url := env.get("WEFT_COORDINATOR", "").strip():
+        full = url if "://" in url else f"http://{url}"
+        parts = urlsplit(full)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Misconfigured(f"WEFT_COORDINATOR is not a URL: {url!r}", variable="WEFT_COORDINATOR")
+        return full.rstrip("/")
+    host, port = _listen_address(env)
+    return f"http://{join_address(_reachable(host or COORDINATOR_HOST), port or COORDINATOR_PORT)}"
+
+
+def client_token(env: Mapping[str, str]) -> str | None:
+    """The bearer token a client sends: the first of WEFT_TOKENS, else the one the secret gives, else none."""
+    tokens = read_tokens(env)
+    if tokens:
+        return tokens[0]
+    secret = find_secret(env)
+    return http_token(secret) if secret is not None else None
+
+
+def data_directory(env: Mapping[str, str]) -> Path:
+    """Where processes of this user keep what outlives them."""
+    if chosen := env.get("WEFT_DATA_DIR", "").strip():
+        return Path(chosen).expanduser()
+    if base := env.get("XDG_DATA_HOME", "").strip():
+        return Path(base).expanduser() / "weft"
+    return Path.home() / ".local" / "share" / "weft"
+
+
+def read_tokens(env: Mapping[str, str]) -> tuple[str, ...]:
+    """The bearer tokens, several while they are being changed."""
+    tokens = tuple(token.strip() for token in env.get("WEFT_TOKENS", "").split(",") if token.strip())
+    for token in tokens:
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise Misconfigured("WEFT_TOKENS holds a token with spaces or unprintable letters", variable="WEFT_TOKENS")
+    return tokens
+
+
+def find_secret(env: Mapping[str, str], directory: Path | None = None) -> bytes | None:
+    """The cluster secret this process can know: the variable, else the file, else None."""
+    if "WEFT_SECRET" in env:
+        if not (text := env["WEFT_SECRET"].strip()):
+            raise Misconfigured("WEFT_SECRET is set and empty", variable="WEFT_SECRET")
+        return text.encode()
+    path = (directory or data_directory(env)) / SECRET_FILE
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Misconfigured(f"cannot read {path}: {error.strerror}", variable="WEFT_DATA_DIR") from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise Misconfigured(f"others can read {path}; run: chmod 600 {path}", variable="WEFT_DATA_DIR")
+    if not text:
+        raise Misconfigured(f"{path} is empty; remove it to have a new secret made", variable="WEFT_DATA_DIR")
+    return text.encode()
+
+
+def create_secret(directory: Path) -> bytes:
+    """Make the secret and keep it where processes of this user find it.
+
+    Two processes may get here at once; the file is made whole under another name and linked, so one wins and both
+    return what is in it.
+    """
+    path = _existing_directory(directory) / SECRET_FILE
+    draft = path.with_name(f"{SECRET_FILE}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(SECRET_FILE_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return path.read_text().strip().encode()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a bind address. A name other than localhost may be anything, so is not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def join_address(host: str, port: int) -> str:
+    """host:port, with the brackets IPv6 needs."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def split_address(address: str, variable: str) -> tuple[str, int]:
+    """host:port, the host possibly in brackets. Raises `Misconfigured` naming the variable it came from."""
+    host, colon, port = address.strip().rpartition(":")
+    if not colon or not host or (":" in host and not host.startswith("[")):
+        raise Misconfigured(f"{variable} is not host:port: {address!r}", variable=variable)
+    return host.strip("[]"), _port(port, variable, lowest=0)
+
+
+def _listen_address(env: Mapping[str, str]) -> tuple[str | None, int | None]:
+    """Host and port by both seeds' variables, which have to agree where both speak."""
+    host = env.get("COORDINATOR_HOST", "").strip() or None
+    port_text = env.get("COORDINATOR_PORT", "").strip()
+    port = _port(port_text, "COORDINATOR_PORT", lowest=0) if port_text else None
+    if not (address := env.get("ORCHD_ADDR", "").strip()):
+        return host, port
+    other_host, other_port = split_address(address, "ORCHD_ADDR")
+    if (host is not None and host != other_host) or (port is not None and port != other_port):
+        said = ", ".join(
+            f"{name}={env[name]}" for name in ("COORDINATOR_HOST", "COORDINATOR_PORT") if env.get(name, "").strip()
+        )
+        raise Misconfigured(f"{said} and ORCHD_ADDR={address} disagree; set one of them", variable="ORCHD_ADDR")
+    return other_host, other_port
+
+
+def _port(text: str, variable: str, lowest: int) -> int:
+    if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= 65_535:
+        raise Misconfigured(f"{variable} is not a port: {text!r}", variable=variable)
+    return int(text)
+
+
+def _reachable(host: str) -> str:
+    """An address to connect to, for one that means "every interface"."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host)  # noqa: S104 — compared, not bound.
+
+
+def _existing_directory(directory: Path) -> Path:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(f"cannot create {directory}: {error.strerror}", variable="WEFT_DATA_DIR") from error
+    return directory

@@ -1,0 +1,234 @@
+"""Beats: what was last heard of every node, and the beats that wait for news.
+
+Observations live here and nowhere else. A beat becomes a command only when it means something new: another life of the
+node, a return, an extent backed or lost, a region let go of. Otherwise it is remembered, and either answered at once,
+because the node should hold something else than it does, or kept until it should.
+
+What if a waiting beat's node dies? Its connection closes and the beat is dropped; a machine that loses power closes
+nothing, and counts as heard until the wait it asked for ends. What if a node sends two? The older one is answered, so
+one node never holds more than one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum, auto
+from typing import NamedTuple
+
+from weft.coordinator.changes import Changes
+from weft.coordinator.ports import Clock
+from weft.coordinator.writer import Writer, internal_cause
+from weft.core.beat import Report, conclude
+from weft.core.holding import target_generation
+from weft.core.node import existing_node
+from weft.core.region import USABLE_STATES
+from weft.core.state import Draft
+from weft.model.commands import AdmitBeat
+from weft.model.errors import IncarnationRetired
+from weft.model.events import ClusterDestroyed, Event, NodeRemoved
+from weft.model.ids import Generation, Incarnation, NodeId
+from weft.model.node import NodeStatus
+from weft.model.policy import NODE_SILENT_MS
+
+
+class Heard(NamedTuple):
+    """What a node last said, and when. `before` is the beat before it in the same life, for rates."""
+
+    report: Report
+    counters: Mapping[str, int]
+    at_ms: int
+    before: "Heard | None"
+
+
+class Ended(Enum):
+    """Why a beat stopped waiting."""
+
+    CHANGED = auto()
+    ELAPSED = auto()
+    LEFT = auto()
+
+
+class Beats:
+    """The ear of the coordinator."""
+
+    def __init__(self, clock: Clock, changes: Changes, silent_ms: int = NODE_SILENT_MS) -> None:
+        self._clock = clock
+        self._changes = changes
+        self._silent_ms = silent_ms
+        self._writer: Writer | None = None
+        self._heard: dict[NodeId, Heard] = {}
+        self._reports: dict[NodeId, Report] = {}
+        self._heard_at_ms: dict[NodeId, int] = {}
+        self._waiting: dict[NodeId, asyncio.Future[Ended]] = {}
+        self._draining = False
+
+    def attend(self, writer: Writer) -> None:
+        """Begin to listen. Nodes the log knows count as heard now: nobody could have heard them before."""
+        self._writer = writer
+        writer.listen(self._on_merged)
+        now_ms = self._clock.monotonic_ms()
+        for node in writer.state.nodes.values():
+            if node.incarnation is not None:
+                self._heard_at_ms[node.node_id] = now_ms
+
+    @property
+    def heard(self) -> Mapping[NodeId, Heard]:
+        """What was last heard, by node."""
+        return self._heard
+
+    @property
+    def waiting_count(self) -> int:
+        """How many beats wait."""
+        return len(self._waiting)
+
+    @property
+    def reports(self) -> Mapping[NodeId, Report]:
+        """What was last reported of extents, by node."""
+        return self._reports
+
+    def silence_ms(self, node_id: NodeId) -> int | None:
+        """How long ago a node was heard, or None if it never was. One whose beat waits here is heard now."""
+        if node_id in self._waiting:
+            return 0
+        at_ms = self._heard_at_ms.get(node_id)
+        return None if at_ms is None else max(0, self._clock.monotonic_ms() - at_ms)
+
+    def silent(self, for_ms: int | None = None) -> frozenset[NodeId]:
+        """The nodes not heard for so long. The table is in order of hearing, so this looks no further than it must."""
+        horizon_ms = self._clock.monotonic_ms() - (self._silent_ms if for_ms is None else for_ms)
+        quiet: list[NodeId] = []
+        for node_id, at_ms in self._heard_at_ms.items():
+            if at_ms >= horizon_ms:
+                break
+            if node_id not in self._waiting:
+                quiet.append(node_id)
+        return frozenset(quiet)
+
+    def holds(self, node_id: NodeId, generation: Generation) -> bool:
+        """Whether a node's present life has said that it holds this generation of its target, or a later one."""
+        assert self._writer is not None, "beats are attended to"
+        node, heard = self._writer.state.nodes.get(node_id), self._heard.get(node_id)
+        return (
+            node is not None
+            and heard is not None
+            and heard.report.incarnation == node.incarnation
+            and heard.report.generation >= generation
+        )
+
+    async def hear(
+        self, node_id: NodeId, report: Report, counters: Mapping[str, int], lend_bytes: int | None = None
+    ) -> None:
+        """Take a beat in, and have decided whatever it means. Raises what refuses it."""
+        writer = self._writer
+        assert writer is not None, "beats are attended to"
+        node = existing_node(writer.state, node_id)
+        lends_otherwise = lend_bytes is not None and lend_bytes != node.lend_bytes
+        if node.incarnation != report.incarnation or node.status is NodeStatus.OFFLINE or lends_otherwise:
+            command = AdmitBeat(node_id=node_id, incarnation=report.incarnation, lend_bytes=lend_bytes)
+            await writer.submit(command, internal_cause(f"beat:{node_id}"))
+            # The node may have gone, or gone on to another life, while this was being decided.
+            self._check_life(node_id, report.incarnation)
+        earlier = self._heard.get(node_id)
+        if earlier is not None:
+            same_life = earlier.report.incarnation == report.incarnation
+            earlier = earlier._replace(before=None) if same_life else None
+        self._reports[node_id] = report
+        self._heard[node_id] = Heard(report, counters, self._clock.monotonic_ms(), earlier)
+        self._mark_heard(node_id)
+        self._changes.notice()
+        await self._settle(writer, node_id, report)
+
+    async def wait_for_news(
+        self,
+        node_id: NodeId,
+        incarnation: Incarnation,
+        generation: Generation,
+        wait_ms: int,
+        caller_left: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Return when the node should hold another generation than this, or the time has passed.
+
+        Raises `NodeNotFound` or `IncarnationRetired` when the node, or this life of it, ended in the meantime.
+        """
+        writer = self._writer
+        assert writer is not None, "beats are attended to"
+        if wait_ms > 0 and not self._draining and target_generation(writer.state, node_id) == generation:
+            ended = await self._wait(node_id, wait_ms, caller_left)
+            if ended is not Ended.LEFT and node_id in self._heard:
+                self._mark_heard(node_id)
+        self._check_life(node_id, incarnation)
+
+    def drain(self) -> None:
+        """The process is stopping: answer every beat that waits, and keep none from now on."""
+        self._draining = True
+        for node_id in list(self._waiting):
+            self._release(node_id, Ended.CHANGED)
+
+    async def _wait(self, node_id: NodeId, wait_ms: int, caller_left: Callable[[], Awaitable[None]]) -> Ended:
+        self._release(node_id, Ended.CHANGED)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ended] = loop.create_future()
+        self._waiting[node_id] = future
+        timer = loop.call_later(wait_ms / 1_000, _end, future, Ended.ELAPSED)
+        leaving = asyncio.ensure_future(caller_left())
+        leaving.add_done_callback(lambda task: _end(future, Ended.LEFT) if not task.cancelled() else None)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            leaving.cancel()
+            if self._waiting.get(node_id) is future:
+                del self._waiting[node_id]
+
+    def _check_life(self, node_id: NodeId, incarnation: Incarnation) -> None:
+        assert self._writer is not None, "beats are attended to"
+        if existing_node(self._writer.state, node_id).incarnation != incarnation:
+            raise IncarnationRetired(f"node {node_id} has begun a newer life than this process's", node_id=node_id)
+
+    async def _settle(self, writer: Writer, node_id: NodeId, report: Report) -> None:
+        """Have decided what this report means for the regions the node has to do with."""
+        for region_id in writer.state.holdings.get(node_id) or ():
+            region = writer.state.regions.get(region_id)
+            if region is None or (region.state in USABLE_STATES and not report.failed):
+                continue
+            command = conclude(writer.state, region, self._reports, self.silent(), self._clock.now_ms())
+            if command is not None:
+                await writer.submit(command, internal_cause(f"beat:{node_id}"))
+
+    def _mark_heard(self, node_id: NodeId) -> None:
+        """Move a node to the end of the table, which is its order of hearing."""
+        self._heard_at_ms.pop(node_id, None)
+        self._heard_at_ms[node_id] = self._clock.monotonic_ms()
+
+    def _on_merged(self, draft: Draft, events: list[Event]) -> None:
+        """Wake the beats whose target this batch changed, and forget what is gone."""
+        for event in events:
+            if isinstance(event, NodeRemoved):
+                self._forget(event.node_id)
+            elif isinstance(event, ClusterDestroyed):
+                for node_id in list(self._heard_at_ms):
+                    self._forget(node_id)
+        if not self._waiting:
+            return
+        before = draft.base_marks.sequence
+        if draft.marks.endpoints_generation > before:
+            changed = list(self._waiting)
+        else:
+            changed = [node_id for node_id in draft.nodes.changed if target_generation(draft, node_id) > before]
+        for node_id in changed:
+            self._release(node_id, Ended.CHANGED)
+
+    def _forget(self, node_id: NodeId) -> None:
+        self._heard.pop(node_id, None)
+        self._reports.pop(node_id, None)
+        self._heard_at_ms.pop(node_id, None)
+        self._release(node_id, Ended.CHANGED)
+
+    def _release(self, node_id: NodeId, why: Ended) -> None:
+        future = self._waiting.pop(node_id, None)
+        if future is not None:
+            _end(future, why)
+
+
+def _end(future: "asyncio.Future[Ended]", why: Ended) -> None:
+    if not future.done():
+        future.set_result(why)

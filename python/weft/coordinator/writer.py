@@ -1,0 +1,317 @@
+"""The writer: the one task that turns commands into a longer log.
+
+It takes every waiting command up to a bound, decides each against a draft, appends the batch once at the expected
+position, merges, and answers. Commands that come while a batch is being synced make up the next one, so the busier the
+coordinator is, the more commands share a sync. Nobody reads a draft.
+
+What if an append is refused? Another writer was faster: drop the draft, read the tail, decide again. What if its fate
+is unknown? The same, and the tail says whether our batch is in it. A refusal may rest on an event of the same batch,
+so refusals are answered with the batch too, never before it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from weft.coordinator.ports import Clock, Random
+from weft.coordinator.repeats import Answer, Cause, RepeatWindow, spell_cause
+from weft.core.dispatch import LISTENS, apply, decide
+from weft.core.moment import CHANCE_BYTES, Moment
+from weft.core.replay import close_batch, follow
+from weft.core.state import Draft, State
+from weft.ledger import Journal
+from weft.model.batch import Batch, Entry, SealedBatch, seal
+from weft.model.commands import Command, OpenLedger, OpenTerm
+from weft.model.errors import Internal, JournalDamaged, JournalFailed, PositionTaken, Unavailable, WeftError
+from weft.model.events import Event
+from weft.model.ids import NodeId, Position, RequestId, Term
+from weft.model.policy import (
+    APPEND_ATTEMPTS_MAX,
+    BATCH_COMMANDS_MAX,
+    BATCH_EVENTS_MAX,
+    QUEUE_COMMANDS_MAX,
+    REPEAT_WINDOW_COUNT,
+    REPLAY_BATCHES_MAX,
+    REQUEST_MS_MAX,
+    LedgerPolicy,
+)
+from weft.telemetry import Log, Metrics
+
+PUBLISHER: Final = "coordinator"
+"""Whose count the events' sequence numbers are. There is one publisher while there is one coordinator."""
+
+Listener = Callable[[Draft, list[Event]], None]
+
+
+class Pending:
+    """A command that waits for its batch."""
+
+    __slots__ = ("cause", "command", "future", "named")
+
+    def __init__(self, command: Command, cause: str, named: bool, future: "asyncio.Future[Answer]") -> None:
+        self.command = command
+        self.cause = cause
+        self.named = named
+        self.future = future
+
+    def answer(self, answer: Answer) -> None:
+        """Tell whoever still waits."""
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def refuse(self, error: WeftError) -> None:
+        """Tell whoever still waits that it was not to be."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Drafted(NamedTuple):
+    """A batch that is decided and not yet appended."""
+
+    draft: Draft
+    entries: list[Entry]
+    outcomes: list[tuple[Pending, tuple[Event, ...] | WeftError]]
+
+
+class Writer:
+    """Writes the log of one coordinator, and owns the state that follows from it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        random: Random,
+        silent: Callable[[], frozenset[NodeId]],
+        log: Log,
+        metrics: Metrics,
+        *,
+        queue_max: int = QUEUE_COMMANDS_MAX,
+        append_ms_max: int = REQUEST_MS_MAX,
+    ) -> None:
+        self.state = State()
+        self._journal = journal
+        self._clock = clock
+        self._random = random
+        self._silent = silent
+        self._log = log
+        self._queue: deque[Pending] = deque()
+        self._queue_max = queue_max
+        self._append_s_max = append_ms_max / 1_000
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._superseded = False
+        self._term = Term(0)
+        self._listeners: list[Listener] = []
+        self._repeats = RepeatWindow(REPEAT_WINDOW_COUNT)
+        self._in_flight: dict[str, asyncio.Future[Answer]] = {}
+        self._batches = metrics.counter("weft_batches_total", "Batches appended to the journal.")
+        self._events = metrics.counter("weft_events_total", "Events appended to the journal.")
+        self._commands = metrics.counter("weft_commands_total", "Commands decided, by outcome.", ("outcome",))
+        metrics.gauge("weft_queue_commands", "Commands waiting for the writer.", lambda: len(self._queue))
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether commands are taken."""
+        return not self._closing
+
+    def listen(self, listener: Listener) -> None:
+        """Be told of every batch after it is merged: the draft it was, and its events."""
+        self._listeners.append(listener)
+
+    async def open(self, writer: str) -> None:
+        """Live through the log, then begin a term in it. Raises `JournalFailed` when the log cannot be followed."""
+        await self._catch_up()
+        loop = asyncio.get_running_loop()
+        first = [
+            Pending(command, "open", False, loop.create_future())
+            for command in (OpenLedger(policy=LedgerPolicy()), OpenTerm(writer=writer))
+        ]
+        await self._write(first)
+        for pending in first:
+            await pending.future
+        assert self.state.ledger is not None, "a log that was opened has a ledger"
+        self._term = self.state.ledger.term
+
+    async def submit(self, command: Command, cause: Cause) -> Answer:
+        """Have a command decided, and wait until what it became is committed.
+
+        Raises `Rejected` when it was refused, and `Unavailable` when the queue is full or the journal does not keep
+        up. After `Unavailable` for the journal's sake the outcome is open; repeating the request under its id is safe.
+        """
+        if self._closing:
+            raise Unavailable("the coordinator is stopping; try again", reason="stopping")
+        spelled = spell_cause(cause, command)
+        if cause.named:
+            if (answer := self._repeats.find(spelled)) is not None:
+                return answer
+            if (first := self._in_flight.get(spelled)) is not None:
+                return await asyncio.shield(first)
+        if len(self._queue) >= self._queue_max:
+            raise Unavailable(f"{len(self._queue)} commands are waiting already; try again", reason="busy")
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append(Pending(command, spelled, cause.named, future))
+        self._wake.set()
+        if not cause.named:
+            return await future
+        self._in_flight[spelled] = future
+        future.add_done_callback(lambda landed: self._land(spelled, landed))
+        return await asyncio.shield(future)
+
+    async def run(self) -> None:
+        """Write until `close`, and then until the queue is empty."""
+        while self._queue or not self._closing:
+            if not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            waiting = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COMMANDS_MAX))]
+            await self._write(waiting)
+
+    def close(self) -> None:
+        """Take no more commands. `run` returns when those that wait are answered."""
+        self._closing = True
+        self._wake.set()
+
+    def _land(self, cause: str, landed: "asyncio.Future[Answer]") -> None:
+        """A named command has its answer. Its caller may be gone, so a refusal counts as looked at here."""
+        self._in_flight.pop(cause, None)
+        if not landed.cancelled():
+            landed.exception()
+
+    async def _write(self, waiting: list[Pending]) -> None:
+        """Decide, append, merge, answer; again when another writer was faster, so many times."""
+        for _ in range(APPEND_ATTEMPTS_MAX):
+            if self._superseded:
+                self._refuse_all(waiting, "another coordinator has begun to write")
+                return
+            drafted = self._decide_all(waiting)
+            if not drafted.entries:
+                self._answer(drafted)
+                return
+            sealed = self._seal(drafted)
+            close_batch(drafted.draft, sealed)
+            try:
+                await self._append(sealed, waiting)
+            except JournalFailed as error:
+                self._log.warning("an append failed", code=error.code, reason=error.message)
+                if not await self._is_in_the_log(sealed, error, waiting):
+                    if isinstance(error, PositionTaken):
+                        continue
+                    self._refuse_all(waiting, f"the journal did not take the batch: {error.message}")
+                    return
+            else:
+                self._merge(drafted.draft, sealed)
+            self._batches.add()
+            self._events.add(len(drafted.entries))
+            self._answer(drafted)
+            return
+        self._refuse_all(waiting, "other writers were faster each time")
+
+    def _decide_all(self, waiting: list[Pending]) -> Drafted:
+        """Decide one command after the other, each seeing what those before it became."""
+        state, now_ms = self.state, self._clock.now_ms()
+        draft = Draft(state)
+        silent = self._silent() if any(type(pending.command) in LISTENS for pending in waiting) else frozenset()
+        sequence = state.publishers.get(PUBLISHER) or 0
+        drafted = Drafted(draft, [], [])
+        for index, pending in enumerate(waiting):
+            if len(drafted.entries) >= BATCH_EVENTS_MAX:
+                self._queue.extendleft(reversed(waiting[index:]))
+                del waiting[index:]
+                break
+            if pending.named and (answer := self._repeats.find(pending.cause)) is not None:
+                pending.answer(answer)
+                continue
+            moment = Moment(now_ms=now_ms, chance=self._random.draw(CHANCE_BYTES), silent=silent)
+            try:
+                events = decide(draft, pending.command, moment)
+            except WeftError as error:
+                drafted.outcomes.append((pending, error))
+                continue
+            except Exception as error:
+                # Deciding changes nothing, so a bug in it is that one command's misfortune and not the log's.
+                self._log.error("deciding met a bug", error, command=type(pending.command).__name__)
+                drafted.outcomes.append((pending, Internal("the coordinator met a bug deciding this")))
+                continue
+            for event in events:
+                apply(draft, event)
+                sequence += 1
+                drafted.entries.append(Entry(sequence=sequence, cause=pending.cause, event=event))
+            drafted.outcomes.append((pending, events))
+        return drafted
+
+    def _seal(self, drafted: Drafted) -> SealedBatch:
+        ledger, marks = drafted.draft.ledger, self.state.marks
+        assert ledger is not None, "the first batch opens the ledger"
+        batch = Batch(
+            cluster_id=ledger.cluster_id,
+            term=ledger.term,
+            publisher=PUBLISHER,
+            position=Position(marks.position + 1),
+            parent=marks.log_digest,
+            at_ms=self._clock.now_ms(),
+            entries=tuple(drafted.entries),
+        )
+        return seal(batch)
+
+    async def _append(self, sealed: SealedBatch, waiting: list[Pending]) -> None:
+        """Append, and let nobody wait longer than a request may: the batch's fate is settled either way."""
+        appending = asyncio.ensure_future(self._journal.append(sealed, self.state.marks.position))
+        done, _ = await asyncio.wait({appending}, timeout=self._append_s_max)
+        if not done:
+            self._refuse_all(waiting, "the journal has not answered in time, and may still commit this")
+        await appending
+
+    async def _is_in_the_log(self, sealed: SealedBatch, error: JournalFailed, waiting: list[Pending]) -> bool:
+        """Read the tail after an append that failed, and say whether the batch is in it all the same."""
+        try:
+            return await self._catch_up(sealed)
+        except JournalDamaged:
+            self._refuse_all(waiting, f"the journal is damaged: {error.message}")
+            raise
+        except JournalFailed:
+            return False
+
+    async def _catch_up(self, sought: SealedBatch | None = None) -> bool:
+        """Merge what the journal has beyond the state. Says whether a batch that was sought is among it."""
+        found = False
+        while run := await self._journal.read(self.state.marks.position, REPLAY_BATCHES_MAX):
+            for sealed in run:
+                self._merge(follow(self.state, sealed), sealed)
+                self._repeats.remember_batch(sealed.batch)
+                found = found or (sought is not None and sealed.digest == sought.digest)
+        ledger = self.state.ledger
+        if self._term and ledger is not None and ledger.term != self._term:
+            self._superseded = self._closing = True
+            self._log.error("a newer writer has begun; this one stops", term=ledger.term, writer=ledger.writer)
+        return found
+
+    def _merge(self, draft: Draft, sealed: SealedBatch) -> None:
+        self.state.merge(draft)
+        events = [entry.event for entry in sealed.batch.entries]
+        for listener in self._listeners:
+            listener(draft, events)
+
+    def _answer(self, drafted: Drafted) -> None:
+        position = self.state.marks.position
+        for pending, outcome in drafted.outcomes:
+            if isinstance(outcome, WeftError):
+                self._commands.add(1, "refused")
+                pending.refuse(outcome)
+                continue
+            self._commands.add(1, "accepted")
+            answer = Answer(position, outcome)
+            if pending.named:
+                self._repeats.remember(pending.cause, answer)
+            pending.answer(answer)
+
+    def _refuse_all(self, waiting: list[Pending], reason: str) -> None:
+        self._commands.add(len(waiting), "unavailable")
+        for pending in waiting:
+            pending.refuse(Unavailable(f"nothing can be written now: {reason}", reason="journal"))
+
+
+def internal_cause(what: str) -> Cause:
+    """The cause of a command nobody sent."""
+    return Cause(RequestId(what))
