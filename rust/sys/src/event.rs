@@ -46,6 +46,11 @@ impl Ready {
         Self { events: Vec::with_capacity(count) }
     }
 
+    /// Forgets the last wait's tokens, so that none is taken for news twice.
+    pub fn clear(&mut self) {
+        self.events.clear();
+    }
+
     /// The tokens of the last wait.
     pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.events.iter().map(|event| {

@@ -85,6 +85,44 @@ impl Span {
         unsafe { std::ptr::copy(self.base, target.as_mut_ptr(), target.len()) }
     }
 
+    /// Keeps a forked child from inheriting the range, which is whole pages.
+    pub fn keep_from_children(self) -> io::Result<()> {
+        self.advise(libc::MADV_DONTFORK)
+    }
+
+    /// Keeps the kernel from backing the range, which is whole pages, with huge pages of its own accord.
+    pub fn keep_small(self) -> io::Result<()> {
+        self.advise(libc::MADV_NOHUGEPAGE)
+    }
+
+    /// Drops the content of the range, which is whole pages: they are missing from then on.
+    pub fn discard(self) -> io::Result<()> {
+        self.advise(libc::MADV_DONTNEED)
+    }
+
+    /// Takes away every right to touch the range, which is whole pages: from here on a touch is a SIGSEGV.
+    pub fn forbid(self) -> io::Result<()> {
+        // SAFETY: the span is mapped by its constructor's contract, and nobody holds Rust references into it.
+        let rc = unsafe { libc::mprotect(self.base.cast(), self.len, libc::PROT_NONE) };
+        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Unmaps the range, which is whole pages.
+    ///
+    /// # Safety
+    /// The caller owns the mapping, and nobody uses it from here on.
+    pub unsafe fn unmap(self) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { munmap(self.base.cast(), self.len) }?)
+    }
+
+    fn advise(self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: the span is mapped by its constructor's contract, and nobody holds Rust references into it, so neither
+        // what fork copies nor what its pages hold is anything the compiler relies on.
+        let rc = unsafe { libc::madvise(self.base.cast(), self.len, advice) };
+        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Copies as many bytes as `target` is long between two spans.
     pub fn copy_span_to(self, target: Span) {
         assert!(target.len <= self.len, "copy of {} bytes out of a span of {}", target.len, self.len);
@@ -146,9 +184,15 @@ impl Mapping {
 
     /// Keeps a forked child from inheriting the range.
     pub fn keep_from_children(&self) -> io::Result<()> {
-        // SAFETY: the range is our own mapping; the advice changes only what fork copies.
-        let rc = unsafe { libc::madvise(self.base.cast(), self.len, libc::MADV_DONTFORK) };
-        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        self.span().keep_from_children()
+    }
+
+    /// Gives the range up without unmapping it, for an owner that may have to unmap it in parts. Not for a memfd.
+    pub fn into_span(self) -> Span {
+        assert!(self.memfd.is_none(), "a memfd is closed with its mapping");
+        let span = self.span();
+        std::mem::forget(self);
+        span
     }
 
     /// First address.

@@ -127,9 +127,7 @@ pub fn readable_bytes<Fd: AsFd>(socket: Fd) -> io::Result<usize> {
 pub fn receive<Fd: AsFd>(socket: Fd, spans: &[Span], wait: Wait) -> io::Result<usize> {
     if let [span] = spans {
         // SAFETY: a span is mapped and writable for its length by its constructor's contract.
-        let got = unsafe {
-            libc::recv(socket.as_fd().as_raw_fd(), span.base().cast(), span.len(), wait.flags())
-        };
+        let got = unsafe { libc::recv(socket.as_fd().as_raw_fd(), span.base().cast(), span.len(), wait.flags()) };
         return check(got);
     }
     let mut vectors = Vectors::new();
