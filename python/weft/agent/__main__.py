@@ -1,0 +1,110 @@
+"""`python -m weft.agent`, known as `weft node`: the one place where a node gets the real clock, network and memory."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+
+import click
+
+from weft import config
+from weft.agent.memory import Listen, Memory, NativeMemory
+from weft.agent.node import Node
+from weft.agent.outlet import Outlet
+from weft.agent.settings import NodeSettings, read_settings
+from weft.client.http import AsyncHttpxHttp
+from weft.client.ports import AsyncSystemClock
+from weft.dataplane import Lender, measure_memory
+from weft.model.errors import Misconfigured, WeftError
+from weft.model.policy import PORT_FIRST, PORT_LAST
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--lend", default="0", metavar="SIZE", help="Memory to lend, such as 4GiB; a borrower lends nothing.")
+@click.option("--name", metavar="NAME", help="This node's name; the hostname unless given.")
+@click.option("--host", metavar="ADDRESS", help="Where to listen; the way to the coordinator decides unless given.")
+@click.option("--coordinator", metavar="URL", help="The coordinator; WEFT_COORDINATOR, or http://127.0.0.1:8080.")
+@click.option("--port-first", type=int, default=PORT_FIRST, show_default=True, help="First port to try.")
+@click.option("--port-last", type=int, default=PORT_LAST, show_default=True, help="Last port to try.")
+def node(
+    lend: str, name: str | None, host: str | None, coordinator: str | None, port_first: int, port_last: int
+) -> None:
+    """Run this machine's node: join the cluster, or found it, and lend memory until ended."""
+    try:
+        settings = read_settings(
+            os.environ,
+            hostname=socket.gethostname(),
+            cpu_count=len(os.sched_getaffinity(0)),
+            memory=measure_memory(),
+            name=name,
+            lend=lend,
+            host=host,
+            coordinator=coordinator,
+            port_first=port_first,
+            port_last=port_last,
+        )
+        asyncio.run(_run(settings))
+    except WeftError as error:
+        click.echo(f"weft node: {error}", err=True)
+        sys.exit(1)
+
+
+async def _run(settings: NodeSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    http = AsyncHttpxHttp(settings.url)
+    try:
+        await Node(
+            settings,
+            token=config.client_token(os.environ),
+            http=http,
+            listen=_listener(settings),
+            clock=AsyncSystemClock(),
+            chance=secrets.SystemRandom(),
+            outlet=Outlet(announce=_announce, remark=_remark),
+        ).run(stop)
+    finally:
+        await http.close()
+
+
+def _listener(settings: NodeSettings) -> Listen:
+    async def listen(cluster_id: bytes, incarnation: int) -> Memory:
+        # Read only now: a coordinator on this machine makes the secret when it first starts, perhaps after this node.
+        secret = config.find_secret(os.environ)
+        if secret is None:
+            where = config.data_directory(os.environ) / config.SECRET_FILE
+            raise Misconfigured(
+                f"the cluster's secret is neither in WEFT_SECRET nor in {where}; "
+                "`weft join` on the coordinator's machine says where it is",
+                variable="WEFT_SECRET",
+            )
+        lender = await asyncio.to_thread(
+            Lender.listen,
+            host=settings.listen_host,
+            port_first=settings.port_first,
+            port_last=settings.port_last,
+            cluster_id=cluster_id,
+            secret=secret,
+            name=settings.name,
+            incarnation=incarnation,
+        )
+        return NativeMemory(lender)
+
+    return listen
+
+
+def _announce(line: str) -> None:
+    click.echo(line)
+    sys.stdout.flush()
+
+
+def _remark(line: str) -> None:
+    click.echo(f"weft node: {line}", err=True)
+
+
+if __name__ == "__main__":
+    node(prog_name="weft node")

@@ -1,0 +1,134 @@
+"""Beating: saying that the node lives and what it holds, and hearing what it should hold.
+
+A beat waits at the coordinator until there is news, so that news arrives at once and silence costs one small request
+every few seconds. When something changes here meanwhile, the waiting beat is dropped and another is sent: whatever the
+dropped one would have answered, the next answers too.
+"""
+
+import asyncio
+from typing import TypeVar
+
+from weft.agent.carrier import Carrier
+from weft.agent.holdings import Holdings, WantedExtent
+from weft.agent.memory import Memory
+from weft.agent.surveyor import Surveyor
+from weft.api.bodies.beat import BeatBody, BeatReply, ExtentReport, Observations, PeerReport
+from weft.client.coordinator import Coordinator, addresses
+from weft.client.flow import Flow, run_async
+from weft.client.ports import AsyncClock, AsyncHttp, Chance
+from weft.model.ids import Generation, Incarnation, RegionId, spell_incarnation
+
+T = TypeVar("T")
+
+# How long a beat waits for news. A node counts as silent after ten seconds without one, so two may be lost.
+WAIT_MS = 3_000
+# While work is under way a waiting beat would be answered at once, with the target that is being carried out already.
+_BUSY_S = 1.0
+
+
+class Asker:
+    """Carries flows out with this node's ports."""
+
+    def __init__(self, http: AsyncHttp, clock: AsyncClock, chance: Chance) -> None:
+        self._http = http
+        self._clock = clock
+        self._chance = chance
+
+    async def ask(self, flow: Flow[T]) -> T:
+        """The flow's result."""
+        return await run_async(flow, self._http, self._clock, self._chance)
+
+
+class Beats:
+    """The beats of one life of a node."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        incarnation: Incarnation,
+        holdings: Holdings,
+        memory: Memory,
+        carrier: Carrier,
+        surveyor: Surveyor,
+        coordinator: Coordinator,
+        asker: Asker,
+        clock: AsyncClock,
+    ) -> None:
+        self._node_id = node_id
+        self._incarnation = incarnation
+        self._holdings = holdings
+        self._memory = memory
+        self._carrier = carrier
+        self._surveyor = surveyor
+        self._coordinator = coordinator
+        self._asker = asker
+        self._clock = clock
+        self._endpoints_version: int | None = None
+
+    async def beat(self, wait_ms: int = WAIT_MS) -> BeatReply | None:
+        """Beats once and heeds the reply; None when something changed here first. Raises what asking raises."""
+        if self._holdings.behind:
+            await self._changed_within(_BUSY_S)
+        self._carrier.changed.clear()
+        body = self._body(0 if self._holdings.behind else wait_ms)
+        asked = asyncio.ensure_future(self._asker.ask(self._coordinator.beat(self._node_id, body)))
+        changed = asyncio.ensure_future(self._carrier.changed.wait())
+        try:
+            await asyncio.wait((asked, changed), return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                return None
+            reply = asked.result()
+        finally:
+            changed.cancel()
+            asked.cancel()
+            # A dropped beat has to be over before the next is sent, or two would race for the same connection.
+            await asyncio.wait((asked,))
+        await self._heed(reply)
+        return reply
+
+    async def _heed(self, reply: BeatReply) -> None:
+        wanted = [
+            WantedExtent(
+                region_id=RegionId(extent.region_id),
+                region=extent.name,
+                index=extent.index,
+                size_bytes=extent.size_bytes,
+                generation=Generation(extent.generation),
+            )
+            for extent in reply.extents
+        ]
+        if self._holdings.aim(Generation(reply.generation), wanted):
+            self._carrier.wake()
+        if reply.endpoints_version != self._endpoints_version:
+            listed = await self._asker.ask(self._coordinator.endpoints())
+            self._surveyor.learn(addresses(listed, without=self._node_id))
+            self._endpoints_version = reply.endpoints_version
+
+    def _body(self, wait_ms: int) -> BeatBody:
+        return BeatBody(
+            incarnation=spell_incarnation(self._incarnation),
+            generation=self._holdings.generation,
+            wait_ms=wait_ms,
+            observations=Observations(
+                reserved_bytes=self._holdings.reserved_bytes,
+                extents=[
+                    ExtentReport(region_id=region_id, index=index, state=held.state, error=held.error)
+                    for (region_id, index), held in self._holdings.states()
+                ],
+                peers=[
+                    PeerReport(node_id=peer.node_id, transport=peer.transport, rtt_us=peer.rtt_us, tier=peer.tier)
+                    for peer in self._surveyor.peers.reports()
+                ],
+                counters=dict(self._memory.counters()),
+            ),
+        )
+
+    async def _changed_within(self, duration_s: float) -> None:
+        nap = asyncio.ensure_future(self._clock.sleep(duration_s))
+        changed = asyncio.ensure_future(self._carrier.changed.wait())
+        try:
+            await asyncio.wait((nap, changed), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nap.cancel()
+            changed.cancel()

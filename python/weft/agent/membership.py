@@ -1,0 +1,47 @@
+"""Coming into the cluster, as a flow: found it or find it, join or come back, say where the memory is.
+
+The coordinator never creates a cluster by itself: the first node founds it. Two nodes may be first at once; one of them
+is told that the cluster exists, which is what it wanted, and joins. Each step may be repeated without harm.
+"""
+
+import contextlib
+
+from weft.agent.settings import NodeSettings
+from weft.api.bodies.cluster import ClusterInfo, NodeBody
+from weft.client.coordinator import Coordinator
+from weft.client.flow import Flow
+from weft.model.errors import ClusterExists, ClusterNotFound, NodeExists
+
+
+def find_or_found(coordinator: Coordinator, name: str) -> Flow[ClusterInfo]:
+    """The cluster, founded by this node when there is none."""
+    try:
+        return (yield from coordinator.cluster())
+    except ClusterNotFound:
+        with contextlib.suppress(ClusterExists):
+            yield from coordinator.found(name)
+    return (yield from coordinator.cluster())
+
+
+def join(coordinator: Coordinator, settings: NodeSettings, port: int) -> Flow[bool]:
+    """Joins with the memory listening at `port`; False when the node was there already, from an earlier life.
+
+    The record an earlier life left is kept. Its extents are not: the first beat of this life says that they are lost.
+    """
+    fresh = True
+    try:
+        yield from coordinator.join(
+            NodeBody(
+                node_id=settings.name,
+                hostname=settings.hostname,
+                ip_address=settings.host,
+                cpu_count=settings.cpu_count,
+                memory_mb=settings.memory_bytes >> 20,
+                status="active",
+                lend_bytes=settings.lend_bytes,
+            )
+        )
+    except NodeExists:
+        fresh = False
+    yield from coordinator.register_endpoint(settings.name, settings.host, port)
+    return fresh

@@ -1,0 +1,230 @@
+"""A node: one process's part in the cluster, from coming in to leaving.
+
+A *life* is the time under one incarnation: a server that listens, memory that is held, beats that say so. A life goes
+on while the coordinator is away, and after it was removed from the cluster it joins again. It ends with the process;
+when the cluster behind the URL turns out to be another one, whose peers would not know this server, a new life begins.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from weft.agent.beats import Asker, Beats
+from weft.agent.carrier import Carrier
+from weft.agent.holdings import Holdings
+from weft.agent.membership import find_or_found, join
+from weft.agent.memory import Listen, Memory
+from weft.agent.outlet import Outlet
+from weft.agent.settings import NodeSettings
+from weft.agent.surveyor import Surveyor
+from weft.client.coordinator import Coordinator
+from weft.client.flow import Flow
+from weft.client.ports import AsyncClock, AsyncHttp, Chance
+from weft.client.sizes import format_size
+from weft.config import join_address
+from weft.model.errors import ClusterNotFound, NodeNotFound, WeftError
+from weft.model.ids import Incarnation
+
+T = TypeVar("T")
+
+# Pauses while the coordinator is away: short at first, for a restart; no longer than half of what makes a node silent.
+_PAUSE_FIRST_S = 0.1
+_PAUSE_LONGEST_S = 5.0
+# One question's patience: short, since the node asks again anyway and wants to say that nobody answers.
+_PATIENCE_S = 2.0
+# Leaving says goodbye and does not wait long for an answer; what is left unsaid the coordinator finds out.
+_GOODBYE_S = 2.0
+
+
+class _AnotherClusterError(Exception):
+    """The coordinator keeps another cluster than the one this life belongs to."""
+
+
+class Node:
+    """One process of `weft node`. Everything it needs of the world is handed in."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        token: str | None,
+        http: AsyncHttp,
+        listen: Listen,
+        clock: AsyncClock,
+        chance: Chance,
+        outlet: Outlet,
+    ) -> None:
+        self._settings = settings
+        self._coordinator = Coordinator(token, _PATIENCE_S)
+        self._asker = Asker(http, clock, chance)
+        self._listen = listen
+        self._clock = clock
+        self._chance = chance
+        self._outlet = outlet
+        self._pause_s = _PAUSE_FIRST_S
+        self._announced = False
+        self._joining = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Lives until `stop` is set, then leaves. Raises what no retry can mend, such as a name taken by another."""
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                try:
+                    await self._live(stopped)
+                except _AnotherClusterError:
+                    self._outlet.remark("the coordinator keeps another cluster now; joining that one with a new life")
+        finally:
+            stopped.cancel()
+
+    async def _live(self, stopped: "asyncio.Future[Any]") -> None:
+        """One life: from listening to the last goodbye."""
+        incarnation = Incarnation(self._chance.getrandbits(63) + 1)
+        entering = asyncio.ensure_future(self._enter(incarnation))
+        await asyncio.wait((entering, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not entering.done():
+            entering.cancel()
+            await asyncio.wait((entering,))
+            if self._joining:
+                await self._leave(Holdings())
+            return
+        cluster_id, memory = entering.result()
+        holdings = Holdings()
+        try:
+            await self._until(stopped, self._parts(cluster_id, incarnation, memory, holdings))
+            if stopped.done():
+                await self._leave(holdings)
+        finally:
+            await memory.close()
+
+    async def _enter(self, incarnation: Incarnation) -> tuple[str, Memory]:
+        """Finds or founds the cluster, listens, and joins with the real port: a server is one cluster's."""
+        cluster = await self._insist(lambda: find_or_found(self._coordinator, self._settings.cluster_name))
+        memory = await self._listen(bytes.fromhex(cluster.cluster_id), incarnation)
+        self._joining = True
+        try:
+            await self._insist(lambda: join(self._coordinator, self._settings, memory.port))
+        except BaseException:
+            await memory.close()
+            raise
+        return cluster.cluster_id, memory
+
+    def _parts(
+        self, cluster_id: str, incarnation: Incarnation, memory: Memory, holdings: Holdings
+    ) -> list[Coroutine[Any, Any, None]]:
+        surveyor = Surveyor(memory, clock=self._clock, outlet=self._outlet)
+        carrier = Carrier(
+            holdings, memory, lend_bytes=self._settings.lend_bytes, clock=self._clock, outlet=self._outlet
+        )
+        beats = Beats(
+            node_id=self._settings.name,
+            incarnation=incarnation,
+            holdings=holdings,
+            memory=memory,
+            carrier=carrier,
+            surveyor=surveyor,
+            coordinator=self._coordinator,
+            asker=self._asker,
+            clock=self._clock,
+        )
+        return [
+            self._keep_beating(beats, cluster_id, memory.port),
+            carrier.keep_fences(),
+            carrier.keep_reservations(),
+            surveyor.keep_measuring(),
+        ]
+
+    async def _keep_beating(self, beats: Beats, cluster_id: str, port: int) -> None:
+        wait_ms = 0
+        while True:
+            try:
+                reply = await beats.beat(wait_ms) if wait_ms == 0 else await beats.beat()
+            except NodeNotFound:
+                self._outlet.remark(f"node {self._settings.name} was removed from the cluster; joining again")
+                await self._insist(lambda: join(self._coordinator, self._settings, port))
+            except ClusterNotFound:
+                await self._wait_for_cluster(port)
+            except WeftError as error:
+                await self._rest(error)
+            else:
+                wait_ms = 1
+                if reply is None:
+                    continue
+                if reply.cluster_id != cluster_id:
+                    raise _AnotherClusterError
+                self._recovered()
+                self._announce(port)
+
+    async def _wait_for_cluster(self, port: int) -> None:
+        """The cluster was destroyed. Founding it again is not for a node that happens to be left over to decide."""
+        self._outlet.begin(
+            "the cluster was destroyed and what this node held with it; waiting for it to be founded again "
+            "(`weft node` on any machine founds it, or restart this one)"
+        )
+        while True:
+            await self._clock.sleep(_PAUSE_LONGEST_S / 5)
+            try:
+                await self._asker.ask(join(self._coordinator, self._settings, port))
+            except ClusterNotFound:
+                continue
+            except WeftError as error:
+                await self._rest(error)
+                continue
+            self._outlet.end("the cluster is there again, and this node in it")
+            return
+
+    async def _insist(self, flow: Callable[[], Flow[T]]) -> T:
+        """Carries a flow out, again and again while the coordinator is away. Raises what waiting cannot mend."""
+        while True:
+            try:
+                result = await self._asker.ask(flow())
+            except WeftError as error:
+                await self._rest(error)
+            else:
+                self._recovered()
+                return result
+
+    async def _rest(self, error: WeftError) -> None:
+        """Pauses after something temporary, longer each time; raises anything else."""
+        if not error.temporary:
+            raise error
+        self._outlet.begin(f"{error}; trying again until it answers")
+        await self._clock.sleep(self._pause_s * (0.5 + 0.5 * self._chance.random()))
+        self._pause_s = min(2 * self._pause_s, _PAUSE_LONGEST_S)
+
+    def _recovered(self) -> None:
+        self._pause_s = _PAUSE_FIRST_S
+        self._outlet.end("the coordinator answers again")
+
+    def _announce(self, port: int) -> None:
+        if not self._announced:
+            self._announced = True
+            where = join_address(self._settings.host, port)
+            self._outlet.announce(
+                f"weft node {self._settings.name} lending {format_size(self._settings.lend_bytes)} at {where}"
+            )
+
+    async def _leave(self, holdings: Holdings) -> None:
+        lost = holdings.regions_held()
+        if lost:
+            named = ", ".join(f"{name} ({count})" for name, count in sorted(lost.items()))
+            self._outlet.remark(f"node {self._settings.name} leaves; regions that lose extents: {named}")
+        try:
+            await self._asker.ask(self._coordinator.leave(self._settings.name, _GOODBYE_S))
+        except (NodeNotFound, ClusterNotFound):
+            pass
+        except WeftError as error:
+            self._outlet.remark(f"leaving without a goodbye, since {error}")
+
+    async def _until(self, stopped: "asyncio.Future[Any]", parts: list[Coroutine[Any, Any, None]]) -> None:
+        """Runs the parts until one fails or the node is to stop; none outlives this."""
+        running: list[asyncio.Future[Any]] = [asyncio.ensure_future(part) for part in parts]
+        try:
+            await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for part in running:
+                if part.done():
+                    part.result()
+        finally:
+            for part in running:
+                part.cancel()
+            await asyncio.wait(running)

@@ -1,0 +1,133 @@
+"""What a node is started with, checked whole before anything is begun."""
+
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from weft import config
+from weft.client.sizes import format_size, parse_size
+from weft.dataplane import MachineMemory
+from weft.model.errors import InvalidField, Misconfigured
+from weft.model.ids import NodeId, parse_node_id
+from weft.model.policy import PORT_FIRST, PORT_LAST
+
+CLUSTER_NAME = "weft"
+
+
+class NodeSettings(Struct, frozen=True, kw_only=True):
+    """A node's settings. `listen_host` is bound; `host` is what peers are told, and differs for "every interface"."""
+
+    name: NodeId
+    lend_bytes: int
+    listen_host: str
+    host: str
+    port_first: int
+    port_last: int
+    cluster_name: str
+    url: str
+    hostname: str
+    cpu_count: int
+    memory_bytes: int
+
+
+def read_settings(
+    env: Mapping[str, str],
+    *,
+    hostname: str,
+    cpu_count: int,
+    memory: MachineMemory,
+    name: str | None = None,
+    lend: str = "0",
+    host: str | None = None,
+    coordinator: str | None = None,
+    port_first: int = PORT_FIRST,
+    port_last: int = PORT_LAST,
+    route_to: Callable[[str], str] | None = None,
+) -> NodeSettings:
+    """The settings; what is passed here comes from flags and wins over the environment.
+
+    Raises Misconfigured: for a size this machine does not have, a port range that is none, an address that other
+    machines reach while nothing keeps them from the memory.
+    """
+    lend_bytes = _lent(lend, memory)
+    url = config.coordinator_url({**env, "WEFT_COORDINATOR": coordinator} if coordinator else env)
+    listen_host = host or _host_for(url, route_to or route_from)
+    if not config.is_loopback(listen_host) and config.find_secret(env) is None:
+        raise Misconfigured(
+            f"other machines reach {listen_host}, and without the cluster's secret nothing keeps them from this node's "
+            "memory; set WEFT_SECRET (`weft join` on the coordinator's machine says how), or leave --host out",
+            variable="WEFT_SECRET",
+        )
+    if not 1 <= port_first <= port_last <= 65_535:
+        raise Misconfigured(
+            f"--port-first {port_first} and --port-last {port_last} are no range of ports", variable="--port-first"
+        )
+    return NodeSettings(
+        name=_named(name or hostname),
+        lend_bytes=lend_bytes,
+        listen_host=listen_host,
+        host=(route_to or route_from)(_host_of(url)) if _is_wildcard(listen_host) else listen_host,
+        port_first=port_first,
+        port_last=port_last,
+        cluster_name=env.get("WEFT_CLUSTER", "").strip() or CLUSTER_NAME,
+        url=url,
+        hostname=hostname,
+        cpu_count=cpu_count,
+        memory_bytes=memory.total_bytes,
+    )
+
+
+def route_from(host: str) -> str:
+    """The address of this machine that packets to `host` leave from. Nothing is sent: connecting UDP only routes."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)
+            found: str = probe.getsockname()[0]
+            return found
+    except OSError as error:
+        raise Misconfigured(
+            f"there is no way from this machine to {host}: {error.strerror}; give --host", variable="--host"
+        ) from error
+
+
+def _lent(lend: str, memory: MachineMemory) -> int:
+    lend_bytes = parse_size(lend)
+    if lend_bytes > memory.available_bytes:
+        raise Misconfigured(
+            f"--lend {format_size(lend_bytes)} is more than this machine has available: "
+            f"{format_size(memory.available_bytes)} of {format_size(memory.total_bytes)}; lend less, or free some",
+            variable="--lend",
+        )
+    return lend_bytes
+
+
+def _named(name: str) -> NodeId:
+    try:
+        return parse_node_id(name, "--name")
+    except InvalidField as error:
+        raise Misconfigured(
+            f"{name!r} is no name for a node: {error}; give one with --name", variable="--name"
+        ) from error
+
+
+def _host_for(url: str, route_to: Callable[[str], str]) -> str:
+    """Where to listen when nobody said: where the coordinator's answers come to, so that other nodes reach it too."""
+    host = _host_of(url)
+    return "127.0.0.1" if config.is_loopback(host) else route_to(host)
+
+
+def _host_of(url: str) -> str:
+    host = urlsplit(url).hostname
+    assert host is not None, "a coordinator's URL was parsed and has a host"
+    return host
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False

@@ -1,0 +1,21 @@
+"""How every command that asks the coordinator finds it: `--coordinator`, or as any program does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from weft.client import Cluster
+from weft.client import connect as connect_to
+
+coordinator_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--coordinator", metavar="URL", help="The coordinator; WEFT_COORDINATOR, or http://127.0.0.1:8080."
+)
+json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for programs."
+)
+
+
+def connect(coordinator: str | None) -> Cluster:
+    """The cluster a command is about."""
+    return connect_to(coordinator)

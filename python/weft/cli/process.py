@@ -1,0 +1,32 @@
+"""`weft coordinator` and `weft node`: this process becomes the one that is asked for, with the flags as given.
+
+The flags are defined once, by the process that takes them, so that `weft node --help` and `python -m weft.agent --help`
+cannot differ. It is an exec and not a child: what supervises `weft node` supervises the node, signals included.
+"""
+
+import os
+import sys
+
+import click
+
+_PASS_EVERYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
+
+
+@click.command(context_settings=_PASS_EVERYTHING, add_help_option=False, short_help="Run the coordinator.")
+@click.pass_context
+def coordinator(context: click.Context) -> None:
+    """Run the coordinator: it keeps who is in the cluster and what each one holds."""
+    _become("weft.coordinator", context.args)
+
+
+@click.command(context_settings=_PASS_EVERYTHING, add_help_option=False, short_help="Run this machine's node.")
+@click.pass_context
+def node(context: click.Context) -> None:
+    """Run this machine's node: it joins the cluster and lends memory."""
+    _become("weft.agent", context.args)
+
+
+def _become(module: str, arguments: list[str]) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - this Python, no shell

@@ -1,0 +1,26 @@
+"""What a program holds: `connect`, and from there clusters, regions, attachments and the pager.
+
+The descriptions are the coordinator's own words, handed on as they came.
+"""
+
+from weft.api.bodies.cluster import ClusterInfo, EndpointInfo, MemberBody
+from weft.api.bodies.region import LayoutInfo, RegionInfo, RegionList
+from weft.client.attachment import Attachment
+from weft.client.cluster import Cluster, connect
+from weft.client.pager import PagerHandle, start_pager
+from weft.client.region import Region
+
+__all__ = [
+    "Attachment",
+    "Cluster",
+    "ClusterInfo",
+    "EndpointInfo",
+    "LayoutInfo",
+    "MemberBody",
+    "PagerHandle",
+    "Region",
+    "RegionInfo",
+    "RegionList",
+    "connect",
+    "start_pager",
+]

@@ -1,0 +1,128 @@
+"""One call of one route: the request it becomes, the body it brings back, the error it was refused with.
+
+A call carries a request id. The coordinator answers a repeated id with its first answer, so a request whose fate is not
+known (the connection ended, the time passed) is sent again under the same id and cannot happen twice. A refusal that
+calls itself temporary is an answer: what is asked after it is asked anew, under a new id.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from msgspec import Struct
+
+from weft.api.routes import ROUTES, Route
+from weft.client.flow import Flow, Mint, Pause, Send, now
+from weft.client.ports import Request, Response
+from weft.model.errors import Disconnected, Failed, TimedOut, Unavailable, WeftError, from_code
+from weft.model.policy import REQUEST_MS_MAX
+
+T = TypeVar("T")
+
+# The first pause after something temporary; it doubles up to the longest.
+_PAUSE_FIRST_S = 0.05
+_PAUSE_LONGEST_S = 2.0
+# What a request may take beyond the time the coordinator was asked to wait.
+REQUEST_S = REQUEST_MS_MAX / 1000
+
+
+_ROUTES = {route.operation: route for route in ROUTES}
+
+
+class Call(Struct, Generic[T], frozen=True, kw_only=True):
+    """What to ask: an operation of the route table, the values of its path, and what goes with it.
+
+    `wait_ms` is how long the coordinator was asked to wait before it answers.
+    """
+
+    operation: str
+    reply: type[T]
+    path: Mapping[str, str] = {}
+    query: Mapping[str, str | int] = {}
+    body: Any = None
+    wait_ms: int = 0
+    token: str | None = None
+
+    @property
+    def route(self) -> Route:
+        """The route, from the table."""
+        return _ROUTES[self.operation]
+
+
+def perform(call: Call[T], deadline_s: float) -> Flow[T]:
+    """Makes the call, again where that may help, until `deadline_s` on the flow's clock.
+
+    Raises the class the coordinator's code stands for, or the transport's: Unreachable, Disconnected, TimedOut.
+    """
+    request_id = yield Mint()
+    pause_s = _PAUSE_FIRST_S
+    while True:
+        left_s = deadline_s - (yield from now())
+        timeout_s = min(left_s, REQUEST_S + call.wait_ms / 1000)
+        try:
+            if timeout_s <= 0:
+                raise TimedOut(f"there was no time left for {call.route.method} {call.route.path}")
+            response: Response = yield Send(as_request(call, request_id), timeout_s)
+            return parse(call, response)
+        except WeftError as error:
+            left_s = deadline_s - (yield from now())
+            if not error.temporary or left_s <= pause_s:
+                raise
+            if not isinstance(error, Disconnected | TimedOut):
+                request_id = yield Mint()
+        yield Pause(pause_s)
+        pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
+
+
+def as_request(call: Call[Any], request_id: str) -> Request:
+    """The request a call becomes."""
+    target = call.route.path.format_map({name: quote(value, safe="") for name, value in call.path.items()})
+    if call.query:
+        target += "?" + urlencode(call.query)
+    headers = {"accept": "application/json", "weft-request-id": request_id}
+    if call.token is not None:
+        headers["authorization"] = f"Bearer {call.token}"
+    body = None
+    if call.body is not None:
+        headers["content-type"] = "application/json"
+        body = msgspec.json.encode(call.body)
+    return Request(method=call.route.method, target=target, headers=headers, body=body)
+
+
+def parse(call: Call[T], response: Response) -> T:
+    """The body of a success, or the error of a refusal, raised."""
+    if not 200 <= response.status < 300:
+        raise refusal(response)
+    try:
+        return msgspec.json.decode(response.body, type=call.reply)
+    except msgspec.MsgspecError as error:
+        raise Failed(
+            f"the answer to {call.route.method} {call.route.path} is not what this version of Weft expects; "
+            "is that a Weft coordinator, and of this version?"
+        ) from error
+
+
+class _Envelope(Struct, frozen=True):
+    """Every family's refusal at once: they differ in what they call the sentence."""
+
+    error: str | None = None
+    detail: str | None = None
+    message: str | None = None
+    code: str | None = None
+    fields: dict[str, Any] = {}
+
+
+def refusal(response: Response) -> WeftError:
+    """The error a refusal stands for. What is no envelope of ours came from something in between."""
+    try:
+        envelope = msgspec.json.decode(response.body, type=_Envelope)
+    except msgspec.MsgspecError:
+        envelope = _Envelope()
+    sentence = envelope.error or envelope.detail or envelope.message
+    if envelope.code is None or sentence is None:
+        kind = Unavailable if response.status in (502, 503, 504) else Failed
+        return kind(
+            f"something that is no Weft coordinator answered with status {response.status}", status=response.status
+        )
+    return from_code(envelope.code, sentence, envelope.fields)

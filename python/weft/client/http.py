@@ -1,0 +1,95 @@
+"""The way over the network: the client's ports on httpx. The one file of the room that knows httpx."""
+
+from types import MappingProxyType
+
+import httpx
+
+from weft.client.ports import Request, Response
+from weft.model.errors import Disconnected, Failed, TimedOut, Unreachable
+
+# A waiting beat holds one connection, and so does each thread that asks; more than this is a leak.
+_CONNECTIONS_MAX = 32
+
+
+class HttpxHttp:
+    """Requests over a pool of connections, from any thread."""
+
+    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url
+        # trust_env is off: a proxy meant for the web must not stand between machines of a cluster.
+        self._client = httpx.Client(base_url=url, transport=transport, limits=_limits(), trust_env=False)
+
+    def send(self, request: Request, timeout_s: float) -> Response:
+        """Sends and reads the whole answer."""
+        try:
+            answer = self._client.request(
+                request.method,
+                request.target,
+                headers=dict(request.headers),
+                content=request.body,
+                timeout=_timeout(timeout_s),
+            )
+        except httpx.HTTPError as error:
+            raise _failure(error, request, self._url, timeout_s) from error
+        return _response(answer)
+
+    def close(self) -> None:
+        """Closes the pool."""
+        self._client.close()
+
+
+class AsyncHttpxHttp:
+    """Requests over a pool of connections, awaited. Tests hand in a transport that calls the application itself."""
+
+    def __init__(self, url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._url = url
+        self._client = httpx.AsyncClient(base_url=url, transport=transport, limits=_limits(), trust_env=False)
+
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        """Sends and reads the whole answer."""
+        try:
+            answer = await self._client.request(
+                request.method,
+                request.target,
+                headers=dict(request.headers),
+                content=request.body,
+                timeout=_timeout(timeout_s),
+            )
+        except httpx.HTTPError as error:
+            raise _failure(error, request, self._url, timeout_s) from error
+        return _response(answer)
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        await self._client.aclose()
+
+
+def _limits() -> httpx.Limits:
+    return httpx.Limits(max_connections=_CONNECTIONS_MAX, max_keepalive_connections=_CONNECTIONS_MAX)
+
+
+def _timeout(timeout_s: float) -> httpx.Timeout:
+    # A coordinator that is there accepts at once; waiting longer for the connection only hides that it is not.
+    return httpx.Timeout(timeout_s, connect=min(timeout_s, 2.0))
+
+
+def _response(answer: httpx.Response) -> Response:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    return Response(status=answer.status_code, headers=MappingProxyType(headers), body=answer.content)
+
+
+def _failure(error: httpx.HTTPError, request: Request, url: str, timeout_s: float) -> Failed:
+    """The class for what went wrong. Whether the request may have arrived is what a caller must know."""
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+            return Unreachable(
+                f"no coordinator answers at {url}; start one with `weft coordinator`, or set WEFT_COORDINATOR", url=url
+            )
+        case httpx.TimeoutException():
+            return TimedOut(
+                f"the coordinator at {url} did not answer {request.method} {request.target} in {timeout_s:.0f} s"
+            )
+        case _:
+            return Disconnected(
+                f"the connection to the coordinator at {url} ended during {request.method} {request.target}"
+            )

@@ -1,0 +1,119 @@
+"""What the client needs of the world, handed in by whoever composes it: a way to send a request, time, and chance.
+
+`Request` and `Response` are all of HTTP that the rest of the room knows. A transport raises Unreachable when no
+connection could be made (the request did not arrive) and Disconnected or TimedOut when it may have arrived.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """One HTTP request to the coordinator; `target` is the path with its query."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes | None
+
+
+class Response(Struct, frozen=True, kw_only=True):
+    """What came back, whatever the status; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Http(Protocol):
+    """Sends requests to one coordinator."""
+
+    def send(self, request: Request, timeout_s: float) -> Response:
+        """The response, within the time. Safe to call from several threads."""
+        ...
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        ...
+
+
+class AsyncHttp(Protocol):
+    """Sends requests to one coordinator, awaited."""
+
+    async def send(self, request: Request, timeout_s: float) -> Response:
+        """The response, within the time."""
+        ...
+
+    async def close(self) -> None:
+        """Gives the connections back."""
+        ...
+
+
+class Clock(Protocol):
+    """Time that passes: a reading that only grows, and a wait."""
+
+    def now_s(self) -> float:
+        """Seconds since some moment."""
+        ...
+
+    def sleep(self, duration_s: float) -> None:
+        """Waits."""
+        ...
+
+
+class AsyncClock(Protocol):
+    """Time that passes, awaited."""
+
+    def now_s(self) -> float:
+        """Seconds since some moment."""
+        ...
+
+    async def sleep(self, duration_s: float) -> None:
+        """Waits, letting others run."""
+        ...
+
+
+class Chance(Protocol):
+    """Randomness: `random.Random` is one."""
+
+    def random(self) -> float:
+        """A number from 0 up to 1."""
+        ...
+
+    def getrandbits(self, k: int, /) -> int:
+        """A number of `k` random bits."""
+        ...
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now_s(self) -> float:
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
+
+    def sleep(self, duration_s: float) -> None:
+        """Waits."""
+        time.sleep(duration_s)
+
+
+class AsyncSystemClock:
+    """The machine's own time, for asyncio."""
+
+    def now_s(self) -> float:
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
+
+    async def sleep(self, duration_s: float) -> None:
+        """Waits, letting others run."""
+        await asyncio.sleep(duration_s)
+
+
+def system_chance() -> Chance:
+    """Randomness of the machine, good enough for identities."""
+    return random.SystemRandom()

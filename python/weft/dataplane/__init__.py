@@ -1,0 +1,24 @@
+"""The Python face of the data plane: remote memory, what a node lends, the pager. Only it imports the native core."""
+
+from weft.dataplane.lender import HeldExtent, Lender, PeerDistance
+from weft.dataplane.machine import MachineMemory, limits, measure_memory, report_machine
+from weft.dataplane.memory import RegionMemory
+from weft.dataplane.pager import Local, PageOwner, Pager, Remote, Unknown
+from weft.dataplane.stats import FaultStats
+
+__all__ = [
+    "FaultStats",
+    "HeldExtent",
+    "Lender",
+    "Local",
+    "MachineMemory",
+    "PageOwner",
+    "Pager",
+    "PeerDistance",
+    "RegionMemory",
+    "Remote",
+    "Unknown",
+    "limits",
+    "measure_memory",
+    "report_machine",
+]
