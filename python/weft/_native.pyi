@@ -9,7 +9,7 @@ from typing import Final, final
 
 from typing_extensions import Buffer
 
-__all__: list[str]
+__all__ = ["LIMITS", "Connection", "Server", "Window", "machine_report", "wire_vectors"]
 
 LIMITS: Final[dict[str, int]]
 

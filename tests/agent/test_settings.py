@@ -42,7 +42,7 @@ def test_an_address_others_reach_is_refused_without_a_secret(tmp_path: Path) -> 
 
 
 def test_a_coordinator_elsewhere_decides_where_a_node_listens(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="10.0.0.7"):
+    with pytest.raises(Misconfigured, match=r"10\.0\.0\.7"):
         settings(tmp_path, coordinator="http://10.0.0.1:8080")
 
     made = settings(tmp_path, {"WEFT_SECRET": "s"}, coordinator="http://10.0.0.1:8080")

@@ -24,11 +24,14 @@ def test_a_grant_minted_in_python_is_the_grant_minted_in_rust() -> None:
 
 def test_the_bytes_of_a_read_are_those_in_the_wire_document() -> None:
     header = _native.wire_vectors()["header_read"]
-    assert header.hex() == (
-        "57454654010300000000000000000000"  # WEFT, version 1, read, no flags, lane 0, no ranges
-        "05000000000000000200000000000000"  # request 5, handle 2
-        "00100000000000000020000000000000"  # offset 4096, length 8192
-        "000000000000000000000000" + header[60:].hex()  # tag 0, zero, the checksum
+    assert (
+        header.hex()
+        == (
+            "57454654010300000000000000000000"  # WEFT, version 1, read, no flags, lane 0, no ranges
+            "05000000000000000200000000000000"  # request 5, handle 2
+            "00100000000000000020000000000000"  # offset 4096, length 8192
+            "000000000000000000000000" + header[60:].hex()  # tag 0, zero, the checksum
+        )
     )
 
 

@@ -165,9 +165,15 @@ fn the_watchdog_gives_up_the_page_of_a_fault_thread_that_is_stuck() {
     assert!(start.elapsed() < DEADLINE + Duration::from_secs(2), "{:?}", start.elapsed());
     assert_eq!(pager.counters().watchdog_rescues.get(), 3);
 
-    // The threads come back with their pages: too late, the pages stay lost.
+    // The threads come back with their pages: too late, the pages stay lost. (Until both are back the watchdog goes on
+    // ending what nobody reads.)
     home.stuck.store(false, Ordering::Relaxed);
     home.stall(false);
+    await_that(|| {
+        let served = touch_by_system_call(&pager, 40);
+        page_of(&pager, 40).discard().expect("discard");
+        served
+    });
     assert_eq!(touch(&pager, 40), 40);
     assert!(matches!(pager.read(0, &mut [0; 8], soon()), Err(PagerError::Unavailable(_))));
     assert!(!touch_by_system_call(&pager, 0));

@@ -2,8 +2,10 @@
 
 mod world;
 
+use std::time::Duration;
+
 use weft_sys::memory::Span;
-use weft_transport::{Lane, Request, TcpLane, TransportError};
+use weft_transport::{Identity, Lane, Request, Server, ServerConfig, TcpLane, TransportError};
 use weft_wire::{Code, Flags, Header, Kind, Range};
 use world::*;
 
@@ -89,6 +91,42 @@ fn answers_come_in_the_order_of_posting() {
         }
         assert_eq!(lane.outstanding(), 0);
     });
+}
+
+/// While a long answer waits to leave, requests pile up; the server then takes them in with one receive, and more of them
+/// than it answers in one turn. No socket announces the rest: a server that sleeps then never answers it.
+#[test]
+fn a_pile_of_requests_longer_than_a_turn_is_answered_by_a_server_that_does_not_spin() {
+    let server = Server::start(
+        Identity::new(CLUSTER, SECRET, "lender", LENDER_LIFE),
+        ServerConfig { spin: Duration::ZERO, ..config(0) },
+    )
+    .expect("a port is free");
+    server.store().reserve("r1", 0, EXTENT_BYTES, 1).expect("memory for the extent");
+    for (name, connect) in LANES {
+        println!("on {name}");
+        let mut lane = connect(&server);
+        let handle = open(lane.as_mut());
+        let bytes = pattern(usize::try_from(EXTENT_BYTES).unwrap(), 3);
+        write(lane.as_mut(), handle, 0, &bytes);
+        for _ in 0..4 {
+            post_read(lane.as_mut(), handle, 0, EXTENT_BYTES);
+        }
+        for page in 0..100 {
+            post_read(lane.as_mut(), handle, page * 4096, 4096);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        for _ in 0..4 {
+            let mut back = vec![0; bytes.len()];
+            receive(lane.as_mut(), &mut back).unwrap();
+            assert!(back == bytes);
+        }
+        for page in 0..100usize {
+            let mut back = vec![0; 4096];
+            receive(lane.as_mut(), &mut back).unwrap();
+            assert!(back == bytes[page * 4096..][..4096]);
+        }
+    }
 }
 
 #[test]

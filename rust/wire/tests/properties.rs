@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use weft_wire::{
-    ClientHello, ClientProof, Flags, Grant, GrantError, HEADER_BYTES, Header, Kind, Mode, PAYLOAD_BYTES_MAX, RANGES_MAX,
-    Range, Rights, ServerHello, decode_ranges, encode_ranges, grant_key, hello_key, total_bytes,
+    ClientHello, ClientProof, Flags, Grant, GrantError, HEADER_BYTES, Header, Kind, Mode, PAYLOAD_BYTES_MAX,
+    RANGES_MAX, Range, Rights, ServerHello, decode_ranges, encode_ranges, grant_key, hello_key, total_bytes,
 };
 
 fn kinds() -> impl Strategy<Value = Kind> {

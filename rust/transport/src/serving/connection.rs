@@ -51,8 +51,10 @@ struct Outgoing {
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Something moved; there may be more.
+    /// Something moved, and what there was is used up.
     Moved,
+    /// The turn's share is used up. What is left may lie in this connection's memory, where no socket announces it.
+    Unfinished,
     /// Nothing to do until the socket is ready.
     Idle,
     /// The connection is over.
@@ -116,7 +118,7 @@ impl Connection {
                 Err(_) => return Turn::Gone,
             }
         }
-        Turn::Moved
+        Turn::Unfinished
     }
 
     /// One step: send, or parse, or receive. Whether anything moved; an error ends the connection.

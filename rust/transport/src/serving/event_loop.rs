@@ -73,6 +73,8 @@ pub struct EventLoop {
     connections: HashMap<u64, Connection>,
     token_next: u64,
     hot: Vec<u64>,
+    /// Connections whose last turn ended with their share and not with their work.
+    unfinished: Vec<u64>,
     spin: Spin,
     handshake_deadline: Duration,
     drain_deadline: Duration,
@@ -95,6 +97,7 @@ impl EventLoop {
             connections: HashMap::new(),
             token_next: TOKEN_FIRST,
             hot: Vec::with_capacity(HOT_MAX),
+            unfinished: Vec::new(),
             spin: Spin::new(spin),
             handshake_deadline,
             drain_deadline,
@@ -106,7 +109,13 @@ impl EventLoop {
         let mut ready = Ready::with_capacity(256);
         let mut tick_at = Instant::now() + DEADLINE_TICK;
         while !self.mailbox.closing.load(Ordering::Acquire) {
-            if !self.serve_hot(&mut ready) {
+            if !self.unfinished.is_empty() {
+                // No socket announces their work, so that there is nothing to sleep for: a look at the others, then on.
+                if self.poller.wait(&mut ready, Some(Duration::ZERO)).is_err() {
+                    break;
+                }
+                self.serve_unfinished();
+            } else if !self.serve_hot(&mut ready) {
                 let timeout = self.has_deadlines().then_some(DEADLINE_TICK);
                 let slept_at = Instant::now();
                 if self.poller.wait(&mut ready, timeout).is_err() {
@@ -140,7 +149,7 @@ impl EventLoop {
             while index < self.hot.len() {
                 let token = self.hot[index];
                 match self.turn(token) {
-                    Turn::Moved => moved = true,
+                    Turn::Moved | Turn::Unfinished => moved = true,
                     Turn::Idle => {}
                     Turn::Gone => {
                         self.hot.swap_remove(index);
@@ -154,6 +163,10 @@ impl EventLoop {
                 let now = Instant::now();
                 self.spin.waited(now - last_moved);
                 last_moved = now;
+            }
+            if !self.unfinished.is_empty() {
+                ready.clear();
+                return true;
             }
             if round.is_multiple_of(ROUNDS_PER_POLL) {
                 if self.poller.wait(ready, Some(Duration::ZERO)).is_err() || ready.tokens().next().is_some() {
@@ -173,9 +186,19 @@ impl EventLoop {
             if token == TOKEN_WAKER {
                 self.mailbox.waker.clear();
                 self.take_accepted();
-            } else if self.turn(token) == Turn::Moved && !self.hot.contains(&token) && self.hot.len() < HOT_MAX {
+            } else if matches!(self.turn(token), Turn::Moved | Turn::Unfinished)
+                && !self.hot.contains(&token)
+                && self.hot.len() < HOT_MAX
+            {
                 self.hot.push(token);
             }
+        }
+    }
+
+    /// Another turn for each connection that had more to do than its last one allowed.
+    fn serve_unfinished(&mut self) {
+        for token in std::mem::take(&mut self.unfinished) {
+            self.turn(token);
         }
     }
 
@@ -186,6 +209,9 @@ impl EventLoop {
         if turn == Turn::Gone {
             self.end(token);
             return Turn::Gone;
+        }
+        if turn == Turn::Unfinished && !self.unfinished.contains(&token) {
+            self.unfinished.push(token);
         }
         let wanted = connection.interest();
         if wanted != interest && self.poller.change(connection.stream(), token, wanted).is_err() {
@@ -246,11 +272,13 @@ impl EventLoop {
                 }
             });
             let left = deadline.saturating_duration_since(Instant::now());
-            if tokens.is_empty() || left.is_zero() || self.poller.wait(ready, Some(left.min(DEADLINE_TICK))).is_err() {
+            let wait = if self.unfinished.is_empty() { left.min(DEADLINE_TICK) } else { Duration::ZERO };
+            if tokens.is_empty() || left.is_zero() || self.poller.wait(ready, Some(wait)).is_err() {
                 return;
             }
             self.mailbox.waker.clear();
             self.serve(ready);
+            self.serve_unfinished();
         }
     }
 }

@@ -1,0 +1,75 @@
+"""The examples, run as their first lines say, and the commands beside a real cluster."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import DEADLINE_S, Pool, content_of
+from weft.cli.demo.cluster import COORDINATOR, OWN_SETTINGS, start_coordinator
+from weft.cli.demo.crew import Crew
+
+pytestmark = pytest.mark.process
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_an_array_lives_on_the_machines_that_lend(pool: Pool) -> None:
+    child = pool.crew.start("example", str(EXAMPLES / "remote_array.py"), environment={COORDINATOR: pool.url})
+
+    assert child.wait(DEADLINE_S) == 0, child.lines
+    assert child.lines[0] == f"{1234567**2} is the square of 1234567"
+    assert pool.cluster.regions() == []
+
+
+def test_two_pagers_share_a_page() -> None:
+    with Crew({"WEFT_SECRET": "a secret for tests"}, without=OWN_SETTINGS) as crew:
+        url = start_coordinator(crew)
+        child = crew.start("example", str(EXAMPLES / "pager_two_nodes.py"), environment={COORDINATOR: url})
+
+        assert child.wait(DEADLINE_S) == 0, child.lines
+        assert child.lines[0] == "hello from page 3 of node 1"
+        assert child.lines[-1] == "page 3 belongs to Remote(node_id=1)"
+
+
+def command(pool: Pool, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "weft.cli", *arguments, "--coordinator", pool.url],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def test_a_region_is_created_listed_and_deleted_from_the_command_line(pool: Pool) -> None:
+    made = command(pool, "region", "create", "scratch", "8MiB")
+    assert (made.returncode, made.stdout) == (0, "region scratch, 8.0 MiB over a, b, is ready\n")
+
+    listed = json.loads(command(pool, "region", "list", "--json").stdout)
+    assert [region["name"] for region in listed["regions"]] == ["scratch"]
+
+    with pool.cluster.region("scratch").attach("exclusive"):
+        refused = command(pool, "region", "delete", "scratch")
+        assert refused.returncode == 1
+        assert refused.stderr.endswith("; --force closes the attachments first\n")
+        assert command(pool, "region", "delete", "scratch", "--force").returncode == 0
+
+
+def test_status_shows_nodes_and_regions(pool: Pool) -> None:
+    pool.filled("sealed", content_of(1 << 20))
+
+    shown = json.loads(command(pool, "status", "--json").stdout)
+    assert [member["node_id"] for member in shown["cluster"]["members"]] == ["a", "b"]
+    assert shown["endpoints"]["a"]["tcp_port"] == pool.nodes["a"].port
+    assert command(pool, "status").stdout.count("64.0 MiB") >= 2
+
+
+def test_too_large_a_region_is_one_sentence_with_both_numbers(pool: Pool) -> None:
+    refused = command(pool, "region", "create", "huge", "1TiB")
+
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "weft node --lend" in refused.stderr
