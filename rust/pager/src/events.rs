@@ -124,7 +124,7 @@ impl Target {
         self.counters.faults_outside.add(1);
         let reason =
             format!("the address {address:#x} was added to the window by mremap and shows no part of the region");
-        announce(self.lost.region(), self.pages * PAGE_BYTES, "none", &reason);
+        announce(self.lost.region(), self.pages * PAGE_BYTES, "none", "out_of_range", &reason);
         if self.installer.poison(address, PAGE).is_err() {
             let _ = self.installer.wake(address, PAGE);
         }

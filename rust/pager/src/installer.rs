@@ -1,8 +1,8 @@
 //! All that a pager does to the memory it serves, behind one trait: the pager never touches its target itself.
 //!
 //! An installer speaks addresses of the target. [`SameProcess`] serves windows of the process the pager lives in; a
-//! target that is another process needs other means for some of these (`UFFDIO_MOVE` works only on one's own memory,
-//! see `spec`), which is why they are a trait and not calls.
+//! target that is another process needs other means for some of these (`UFFDIO_MOVE` works only on one's own memory),
+//! which is why they are a trait and not calls.
 
 use std::io;
 use std::sync::Arc;

@@ -90,10 +90,16 @@ impl LostPages {
 
 /// Says on standard error that a page is lost, in one `write`, so that lines of several threads do not mix, and past
 /// every buffer, since the process may end right after.
-pub fn announce(region: &str, offset: u64, node: &str, reason: &str) {
+pub fn announce(region: &str, offset: u64, node: &str, code: &str, reason: &str) {
+    let remedy = match code {
+        "extent_lost" => "What it held is gone: delete the region, make it anew and fill it again.",
+        "stale_generation" => "Another attachment took the region over: attach it again when that one is done.",
+        "grant_expired" => "The attachment was not renewed: attach the region again.",
+        _ => "See `weft status` for what still runs, then attach the region again.",
+    };
+    let reason = reason.trim_end_matches(['.', '?']);
     let line = format!(
-        "weft: page lost: region {region} offset {offset:#x} node {node}: {reason}. Touching it raises SIGBUS; to try \
-         again, release it with madvise(MADV_DONTNEED), or attach the region anew.\n"
+        "weft: page lost: region {region} offset {offset:#x} node {node}: {reason}. Touching it raises SIGBUS. {remedy}\n"
     );
     // There is nobody to tell when standard error is closed.
     let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());

@@ -261,7 +261,7 @@ impl Target {
     /// Gives `page` up: says so, and makes every touch of it SIGBUS, that of the thread that waits included.
     pub fn give_up(&self, page: u64, error: &Arc<FetchError>, role: Role) {
         if self.lost.insert(page, error) {
-            announce(self.lost.region(), page * PAGE_BYTES, &error.node, &error.detail);
+            announce(self.lost.region(), page * PAGE_BYTES, &error.node, error.code, &error.detail);
             self.counters.pages_lost.add(1);
         }
         let mut tries = 0;
@@ -279,7 +279,8 @@ impl Target {
                     // tries again, and if it is still missing its fault begins anew.
                     self.lost.remove(page, page + 1);
                     if let Why::Failed(error) = why {
-                        announce(self.lost.region(), page * PAGE_BYTES, "here", &format!("cannot be marked ({error})"));
+                        let reason = format!("cannot be marked ({error})");
+                        announce(self.lost.region(), page * PAGE_BYTES, "here", "internal", &reason);
                     }
                     let _ = self.installer.wake(address, PAGE);
                     return;
