@@ -12,7 +12,7 @@ from weft.api.bodies.cluster import ClusterDestroyedBody
 from weft.client.call import Call, perform
 from weft.client.flow import Flow
 from weft.dataplane import PeerDistance
-from weft.model.errors import ClusterNotFound, IncarnationRetired, RegionNotReady
+from weft.model.errors import CapacityExceeded, ClusterNotFound, IncarnationRetired, RegionNotReady
 
 
 def run(story: Callable[[World], Awaitable[None]]) -> None:
@@ -194,7 +194,7 @@ def test_a_destroyed_cluster_is_waited_for_and_not_founded_again() -> None:
             await made.ask(made.questions.cluster())
         await made.ask(made.questions.found("again"))
         await settled(lambda: made.ask(made.questions.cluster()), lambda cluster: cluster.nodes == 1)
-        assert "the cluster is there again, and this node in it" in node.remarks
+        await until(lambda: "the cluster is there again, and this node in it" in node.remarks)
 
     run(story)
 
@@ -297,19 +297,33 @@ def test_a_node_that_is_stopped_before_it_ever_reached_a_coordinator_ends() -> N
     run(story)
 
 
-def test_a_lender_asked_for_more_than_it_lends_refuses_with_the_numbers() -> None:
+def test_a_new_life_that_lends_less_is_planned_on_for_less() -> None:
     async def story(made: World) -> None:
         generous = await made.start("a", lend_mib=64)
         generous.task.cancel()
         await asyncio.wait((generous.task,))
         made.nodes.remove(generous)
-        careful = await made.start("a", lend_mib=4)
+        await made.start("a", lend_mib=4)
 
-        await made.ask(made.questions.plan_region("scratch", 32 * MIB))
+        with pytest.raises(CapacityExceeded) as refused:
+            await made.ask(made.questions.plan_region("scratch", 32 * MIB))
+        assert refused.value.free_bytes == 4 * MIB
 
-        with pytest.raises(RegionNotReady, match=r"32\.0 MiB is more than the 4\.0 MiB"):
-            await made.ask(made.questions.ready_region("scratch"))
-        assert careful.memory.held == {}
+    run(story)
+
+
+def test_how_far_the_peers_are_is_for_everybody_to_see() -> None:
+    async def story(made: World) -> None:
+        await made.start("a")
+        b = await made.start("b")
+        await until(lambda: bool(b.memory.measured))
+        await made.ask(made.questions.plan_region("scratch", 4 * MIB))  # News, so that the next beat is sent now.
+
+        cluster = await settled(
+            lambda: made.ask(made.questions.cluster()), lambda seen: all(member.peers for member in seen.members)
+        )
+        [peer] = cluster.members[1].peers
+        assert (peer.node_id, peer.transport, peer.rtt_us, peer.tier) == ("a", "tcp", 30.0, "fast")
 
     run(story)
 

@@ -216,6 +216,7 @@ def test_a_mapping_does_not_pass_through_fork(pool: Pool) -> None:
     child = pool.run("fork", "scratch")
     line = child.line_with("child", DEADLINE_S)
     assert "does not pass through fork" in line
+    assert "over a connection of its own" in line
     assert child.line_with("parent", DEADLINE_S) == "parent still reads"
     assert child.wait(DEADLINE_S) == 0
     assert weft.connect(pool.url, secret=pool.secret).region("scratch").info.attachments == []

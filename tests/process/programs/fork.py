@@ -12,7 +12,7 @@ with weft.connect() as cluster, cluster.region(sys.argv[1], size="4MiB").attach(
         try:
             memory.read(0, 1)
         except weft.errors.Closed as error:
-            print(f"child: {error}", flush=True)
+            print(f"child: {error}; {cluster.health().status} over a connection of its own", flush=True)
         sys.exit(0)
     os.waitpid(child, 0)
     assert memory.read(0, 4) == b"mine"
