@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use weft_sys::socket::Options;
 use weft_transport::{ConnectOptions, Identity, Opened, Peer, PeerAddress, Tier, TransportError};
 use weft_wire::Range;
@@ -104,6 +105,14 @@ impl Connection {
             Ok(span.len())
         })
     }
+}
+
+fn check_message(bytes: usize) -> PyResult<()> {
+    if bytes as u64 <= weft_wire::MESSAGE_BYTES_MAX {
+        return Ok(());
+    }
+    let limit = weft_wire::MESSAGE_BYTES_MAX;
+    Err(errors::raise("too_large", &format!("a message has at most {limit} bytes, this one {bytes}"), &[]))
 }
 
 fn ranges(pairs: Vec<(u64, u64)>) -> Vec<Range> {
@@ -234,15 +243,27 @@ impl Connection {
     fn message(&self, py: Python<'_>, tag: u64, data: &Bound<'_, PyAny>, timeout_ms: Option<u64>) -> PyResult<()> {
         let held = Held::readable(data)?;
         let span = held.span();
-        if span.len() as u64 > weft_wire::MESSAGE_BYTES_MAX {
-            return Err(errors::raise(
-                "too_large",
-                &format!("a message has at most {} bytes, this one {}", weft_wire::MESSAGE_BYTES_MAX, span.len()),
-                &[],
-            ));
-        }
+        check_message(span.len())?;
         let deadline = deadline(timeout_ms, span.len());
         self.with(py, |state| state.peer.message(tag, span, deadline))
+    }
+
+    #[pyo3(signature = (tag, data, answer_bytes_max=65536, timeout_ms=None))]
+    fn request<'py>(
+        &self,
+        py: Python<'py>,
+        tag: u64,
+        data: &Bound<'_, PyAny>,
+        answer_bytes_max: usize,
+        timeout_ms: Option<u64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let held = Held::readable(data)?;
+        let span = held.span();
+        let deadline = deadline(timeout_ms, span.len());
+        let room = answer_bytes_max.min(weft_wire::MESSAGE_BYTES_MAX as usize);
+        check_message(span.len())?;
+        let answer = self.with(py, |state| state.peer.request(tag, span, room, deadline))?;
+        Ok(PyBytes::new(py, &answer))
     }
 
     #[pyo3(signature = (timeout_ms=2000))]

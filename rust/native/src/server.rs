@@ -7,9 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use weft_sys::memory::Span;
 use weft_sys::socket::Options;
-use weft_transport::{Server as Engine, ServerConfig};
+use weft_transport::{Extent, Server as Engine, ServerConfig, Ticket};
+use weft_wire::{Code, Range, Refusal};
 
+use crate::buffer::Held;
 use crate::connection::identity;
 use crate::errors;
 
@@ -124,9 +127,58 @@ impl Server {
         self.engine.counters().list().into_iter().collect()
     }
 
-    fn receive_message<'py>(&self, py: Python<'py>, timeout_ms: u64) -> Option<(String, u64, Bound<'py, PyBytes>)> {
+    fn receive_message<'py>(&self, py: Python<'py>, timeout_ms: u64) -> Option<Received<'py>> {
         let message = py.detach(|| self.engine.receive_message(Duration::from_millis(timeout_ms)))?;
-        Some((message.sender, message.topic, PyBytes::new(py, &message.payload)))
+        let ticket = message.ticket.map(|ticket| (ticket.event_loop, ticket.connection, ticket.request));
+        Some((message.sender, message.topic, PyBytes::new(py, &message.payload), ticket))
+    }
+
+    fn answer(&self, ticket: PyTicket, data: &[u8]) -> PyResult<()> {
+        if data.len() as u64 > weft_wire::MESSAGE_BYTES_MAX {
+            return Err(errors::argument("an answer is longer than a message may be"));
+        }
+        self.engine.answer(self::ticket(ticket), Ok(data.to_vec()));
+        Ok(())
+    }
+
+    fn refuse(&self, ticket: PyTicket, code: &str, detail: String) -> PyResult<()> {
+        let code = Code::ALL
+            .into_iter()
+            .find(|known| known.name() == code)
+            .ok_or_else(|| errors::argument(&format!("there is no refusal {code:?}")))?;
+        self.engine.answer(self::ticket(ticket), Err(Refusal::new(code, detail)));
+        Ok(())
+    }
+
+    fn read_extent(
+        &self,
+        py: Python<'_>,
+        region_id: &str,
+        index: u32,
+        offset: u64,
+        into: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let held = Held::writable(into)?;
+        let target = held.span();
+        let (_extent, part) = self.part(region_id, index, offset, target.len())?;
+        py.detach(|| part.copy_span_to(target));
+        Ok(target.len())
+    }
+
+    fn write_extent(
+        &self,
+        py: Python<'_>,
+        region_id: &str,
+        index: u32,
+        offset: u64,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let held = Held::readable(data)?;
+        let source = held.span();
+        let (extent, part) = self.part(region_id, index, offset, source.len())?;
+        extent.mark_written(Range { offset, length: source.len() as u64 });
+        py.detach(|| source.copy_span_to(part));
+        Ok(source.len())
     }
 
     fn close(&self, py: Python<'_>) {
@@ -135,7 +187,30 @@ impl Server {
     }
 }
 
+/// Where an answer goes, as Python carries it.
+type PyTicket = (usize, u64, u64);
+/// Sender, topic, payload, and where the answer goes if one is wanted.
+type Received<'py> = (String, u64, Bound<'py, PyBytes>, Option<PyTicket>);
+
+fn ticket((event_loop, connection, request): PyTicket) -> Ticket {
+    Ticket { event_loop, connection, request }
+}
+
 impl Server {
+    /// An extent of this server and the memory of one range of it.
+    fn part(&self, region_id: &str, index: u32, offset: u64, len: usize) -> PyResult<(Arc<Extent>, Span)> {
+        self.check_open()?;
+        let extent = self.engine.store().find(region_id, index).ok_or_else(|| {
+            errors::raise("extent_lost", &format!("extent {index} of region {region_id} is not held here"), &[])
+        })?;
+        if len == 0 {
+            return Err(errors::argument("the buffer is empty"));
+        }
+        let range = Range { offset, length: len as u64 };
+        let part = extent.part(range).map_err(|refusal| errors::refusal(&refusal))?;
+        Ok((extent, part))
+    }
+
     fn check_open(&self) -> PyResult<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(errors::raise("closed", "the server was closed", &[]));

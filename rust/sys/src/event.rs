@@ -16,13 +16,17 @@ pub struct Interest {
 }
 
 impl Interest {
+    /// Nothing but the end of the connection.
+    pub const NONE: Self = Self { readable: false, writable: false };
     /// Reading only.
     pub const READ: Self = Self { readable: true, writable: false };
     /// Writing only: back-pressure, nothing is read while an answer waits to leave.
     pub const WRITE: Self = Self { readable: false, writable: true };
 
     fn flags(self) -> epoll::EventFlags {
+        // An end of the connection is reported whatever is watched; the peer's half only when it is asked for.
         let mut flags = epoll::EventFlags::empty();
+        flags.set(epoll::EventFlags::RDHUP, !self.readable && !self.writable);
         flags.set(epoll::EventFlags::IN, self.readable);
         flags.set(epoll::EventFlags::OUT, self.writable);
         flags

@@ -231,6 +231,43 @@ impl Peer {
         self.keep_or_drop_lane(sent)
     }
 
+    /// Sends a message and returns its answer, of at most `answer_bytes_max`. Never repeated, as a message.
+    ///
+    /// # Errors
+    /// The receiver's refusal, `Busy` when its inbox is full, or the connection's error.
+    pub fn request(
+        &mut self,
+        topic: u64,
+        payload: Span,
+        answer_bytes_max: usize,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, TransportError> {
+        self.ensure_lane(deadline)?;
+        let answered = self.request_now(topic, payload, answer_bytes_max, deadline);
+        self.keep_or_drop_lane(answered)
+    }
+
+    fn request_now(
+        &mut self,
+        topic: u64,
+        payload: Span,
+        answer_bytes_max: usize,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, TransportError> {
+        let lane = self.lane.as_deref_mut().expect("the caller made sure of a lane");
+        let mut header = Header::new(Kind::Message, 0);
+        header.flags = Flags::ANSWER;
+        header.tag = topic;
+        header.length = payload.len() as u64;
+        lane.post(Request { header, ranges: &[], payload: &[payload] }, deadline)?;
+        let mut answer = vec![0u8; answer_bytes_max];
+        let into = [Span::of(&mut answer)];
+        let reply = lane.begin(&into, deadline)?;
+        let bytes = lane.fill(&into, reply.filled, reply.bytes(), deadline)?;
+        answer.truncate(bytes);
+        Ok(answer)
+    }
+
     /// The best of a few round trips; remembered as this connection's.
     ///
     /// # Errors

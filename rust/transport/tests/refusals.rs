@@ -196,3 +196,36 @@ fn a_full_inbox_pushes_back_and_loses_nothing() {
     }
     assert_eq!(server.receive_message(Duration::ZERO), None);
 }
+
+#[test]
+fn a_request_is_answered_by_whoever_took_the_message() {
+    let server = lender();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let mut peer = peer(server.address());
+            let first = peer.request(7, Span::of_const(b"what is it?"), 100, soon());
+            let second = peer.request(8, Span::of_const(b"and this?"), 100, soon());
+            (first.unwrap(), second.unwrap_err().code())
+        });
+        let message = server.receive_message(Duration::from_secs(5)).expect("it was sent");
+        assert_eq!((message.topic, message.payload.as_slice()), (7, b"what is it?".as_slice()));
+        let ticket = message.ticket.expect("the sender waits");
+        server.answer(ticket, Ok(b"an answer".to_vec()));
+        server.answer(ticket, Ok(b"twice is dropped".to_vec()));
+        let message = server.receive_message(Duration::from_secs(5)).expect("it was sent");
+        server.answer(message.ticket.unwrap(), Err(weft_wire::Refusal::new(Code::NotSupported, "not here")));
+        assert_eq!(asked.join().unwrap(), (b"an answer".to_vec(), "not_supported"));
+    });
+}
+
+#[test]
+fn an_asker_that_goes_while_it_waits_is_let_go() {
+    let server = lender();
+    let mut peer = peer(server.address());
+    let deadline = Instant::now() + Duration::from_millis(100);
+    assert_eq!(code(peer.request(7, Span::of_const(b"?"), 100, deadline)), "timed_out");
+    until(|| server.counters().list().contains(&("connections_closed".to_owned(), 1)));
+    let late = server.receive_message(Duration::ZERO).expect("it was taken in");
+    server.answer(late.ticket.unwrap(), Ok(b"too late".to_vec()));
+    still_serves(&server);
+}

@@ -78,7 +78,9 @@ impl Flags {
     pub const ZERO: Self = Self(1);
     /// Read: the asker understands a zero map. Reply: `tag` is one, a bit a page; only the other pages' bytes follow.
     pub const SPARSE: Self = Self(2);
-    const KNOWN: u16 = 3;
+    /// Message: the sender wants an answer, which the reply brings as its payload.
+    pub const ANSWER: Self = Self(4);
+    const KNOWN: u16 = 7;
 
     /// Whether every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {

@@ -34,9 +34,24 @@ const SLOWEST_BYTES_PER_S: u64 = 10_000_000;
 enum Phase {
     Head,
     Ranges(Header),
-    Collect { header: Header, body: Vec<u8>, filled: usize },
-    Land { header: Header, landing: Landing },
-    Discard { header: Header, left: u64, refusal: Option<Refusal> },
+    Collect {
+        header: Header,
+        body: Vec<u8>,
+        filled: usize,
+    },
+    Land {
+        header: Header,
+        landing: Landing,
+    },
+    Discard {
+        header: Header,
+        left: u64,
+        refusal: Option<Refusal>,
+    },
+    /// A message was handed on; its answer comes from elsewhere.
+    Waiting {
+        request: u64,
+    },
     Part,
 }
 
@@ -75,10 +90,10 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that has until `deadline` to prove the secret.
-    pub fn new(stream: TcpStream, deadline: Instant) -> Self {
+    pub fn new(stream: TcpStream, event_loop: usize, token: u64, deadline: Instant) -> Self {
         Self {
             stream,
-            session: Session::new(),
+            session: Session::new(event_loop, token),
             phase: Phase::Head,
             input: vec![0; INPUT_BYTES].into_boxed_slice(),
             start: 0,
@@ -95,12 +110,37 @@ impl Connection {
 
     /// What to watch it for.
     pub fn interest(&self) -> Interest {
-        if self.outgoing.is_some() { Interest::WRITE } else { Interest::READ }
+        match (&self.outgoing, &self.phase) {
+            (Some(_), _) => Interest::WRITE,
+            (None, Phase::Waiting { .. }) => Interest::NONE,
+            (None, _) => Interest::READ,
+        }
     }
 
     /// When it is over unless something moves.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// Whether it waits for somebody to answer a message. A socket that reports anything meanwhile has lost its peer.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. }) && self.outgoing.is_none()
+    }
+
+    /// The answer to the message that was handed on as `request`. One that comes too late is dropped.
+    pub fn answered(&mut self, shared: &Shared, request: u64, answer: Result<Vec<u8>, Refusal>) {
+        if !matches!(self.phase, Phase::Waiting { request: waiting } if waiting == request) {
+            return;
+        }
+        let answer = match answer {
+            Ok(body) => {
+                let mut header = Header::new(Kind::Reply, request);
+                header.length = body.len() as u64;
+                Answer::Frame(header, body)
+            }
+            Err(refusal) => Answer::Refuse(refusal),
+        };
+        self.answer(shared, request, answer);
     }
 
     /// Whether an answer or a frame is under way.
@@ -126,8 +166,10 @@ impl Connection {
         if self.outgoing.is_some() {
             return self.flush();
         }
-        if let Phase::Part = self.phase {
-            return self.drain();
+        match self.phase {
+            Phase::Part => return self.drain(),
+            Phase::Waiting { .. } => return Ok(false),
+            _ => {}
         }
         if self.parse(shared)? {
             return Ok(true);
@@ -143,7 +185,7 @@ impl Connection {
     fn parse(&mut self, shared: &Shared) -> io::Result<bool> {
         let available = self.end - self.start;
         match &mut self.phase {
-            Phase::Part => Ok(false),
+            Phase::Part | Phase::Waiting { .. } => Ok(false),
             Phase::Head => {
                 if available < HEADER_BYTES {
                     return Ok(false);
@@ -293,12 +335,21 @@ impl Connection {
     }
 
     fn answer(&mut self, shared: &Shared, request: u64, answer: Answer) {
-        self.phase = if matches!(answer, Answer::Part(_)) { Phase::Part } else { Phase::Head };
+        self.phase = match answer {
+            Answer::Part(_) => Phase::Part,
+            Answer::Later => {
+                self.phase = Phase::Waiting { request };
+                self.deadline = Some(Instant::now() + FRAME_DEADLINE);
+                return;
+            }
+            _ => Phase::Head,
+        };
         let (header, body, parts, keep) = match answer {
             Answer::Frame(header, body) => (header, body, Vec::new(), None),
             Answer::Bytes { header, parts, extent, generation } => {
                 (header, Vec::new(), parts, Some((extent, generation)))
             }
+            Answer::Later => unreachable!("returned above"),
             Answer::Refuse(refusal) | Answer::Part(refusal) => {
                 let (header, body) = refusal_frame(shared, request, &refusal);
                 (header, body, Vec::new(), None)

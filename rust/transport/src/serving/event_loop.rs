@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use weft_sys::event::{Interest, Poller, Ready, Waker};
 
+use weft_wire::Refusal;
+
 use super::Counters;
 use super::connection::{Connection, Turn};
 use super::requests::Shared;
@@ -28,10 +30,14 @@ const ROUNDS_PER_POLL: u32 = 32;
 /// How often deadlines are looked at while any is set.
 const DEADLINE_TICK: Duration = Duration::from_millis(250);
 
+/// A connection, the request that waits on it, and its answer.
+type LateAnswer = (u64, u64, Result<Vec<u8>, Refusal>);
+
 /// How another thread reaches a loop.
 pub struct Mailbox {
     waker: Waker,
     accepted: Mutex<Vec<TcpStream>>,
+    answers: Mutex<Vec<LateAnswer>>,
     closing: AtomicBool,
     connections: AtomicUsize,
 }
@@ -41,6 +47,7 @@ impl Mailbox {
         Ok(Self {
             waker: Waker::new()?,
             accepted: Mutex::new(Vec::new()),
+            answers: Mutex::new(Vec::new()),
             closing: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
         })
@@ -58,6 +65,12 @@ impl Mailbox {
         self.waker.wake();
     }
 
+    /// Hands over the answer to a message: for a connection of the loop, and a request that waits on it.
+    pub fn answer(&self, connection: u64, request: u64, answer: Result<Vec<u8>, Refusal>) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((connection, request, answer));
+        self.waker.wake();
+    }
+
     /// Asks the loop to finish what it is answering and end.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
@@ -67,6 +80,7 @@ impl Mailbox {
 
 /// The loop's own state.
 pub struct EventLoop {
+    index: usize,
     shared: Arc<Shared>,
     mailbox: Arc<Mailbox>,
     poller: Poller,
@@ -82,6 +96,7 @@ pub struct EventLoop {
 
 impl EventLoop {
     pub fn new(
+        index: usize,
         shared: Arc<Shared>,
         mailbox: Arc<Mailbox>,
         spin: Duration,
@@ -91,6 +106,7 @@ impl EventLoop {
         let poller = Poller::new()?;
         poller.add(mailbox.waker.as_fd(), TOKEN_WAKER, Interest::READ)?;
         Ok(Self {
+            index,
             shared,
             mailbox,
             poller,
@@ -186,6 +202,9 @@ impl EventLoop {
             if token == TOKEN_WAKER {
                 self.mailbox.waker.clear();
                 self.take_accepted();
+                self.take_answers();
+            } else if self.connections.get(&token).is_some_and(Connection::is_waiting) {
+                self.end(token);
             } else if matches!(self.turn(token), Turn::Moved | Turn::Unfinished)
                 && !self.hot.contains(&token)
                 && self.hot.len() < HOT_MAX
@@ -230,7 +249,23 @@ impl EventLoop {
                 self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
                 continue;
             }
-            self.connections.insert(token, Connection::new(stream, Instant::now() + self.handshake_deadline));
+            self.connections
+                .insert(token, Connection::new(stream, self.index, token, Instant::now() + self.handshake_deadline));
+        }
+    }
+
+    fn take_answers(&mut self) {
+        let answers = std::mem::take(&mut *self.mailbox.answers.lock().unwrap_or_else(PoisonError::into_inner));
+        for (token, request, answer) in answers {
+            let Some(connection) = self.connections.get_mut(&token) else { continue };
+            connection.answered(&self.shared, request, answer);
+            // The interest was none while it waited; it is whatever is left after this turn.
+            self.turn(token);
+            if let Some(connection) = self.connections.get(&token)
+                && self.poller.change(connection.stream(), token, connection.interest()).is_err()
+            {
+                self.end(token);
+            }
         }
     }
 

@@ -11,6 +11,17 @@ const MESSAGES_MAX: usize = 1024;
 /// Bytes kept over all messages: a full inbox of the largest messages would be 8 GiB.
 const BYTES_MAX: usize = 64 << 20;
 
+/// Where an answer goes: a connection of one of the server's loops, and the request that waits on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The loop that drives the connection.
+    pub event_loop: usize,
+    /// The connection, as that loop names it.
+    pub connection: u64,
+    /// The request, as the sender numbered it.
+    pub request: u64,
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -20,6 +31,8 @@ pub struct Message {
     pub topic: u64,
     /// Its content.
     pub payload: Vec<u8>,
+    /// Where its answer goes; none when the sender wants none.
+    pub ticket: Option<Ticket>,
 }
 
 #[derive(Default)]

@@ -12,7 +12,7 @@ use weft_wire::{
 };
 
 use super::Counters;
-use super::inbox::{Inbox, Message};
+use super::inbox::{Inbox, Message, Ticket};
 use crate::store::{Extent, PageState, Store};
 use crate::{Identity, PeerIdentity};
 
@@ -85,6 +85,8 @@ pub enum Answer {
         /// The generation it was opened with.
         generation: u64,
     },
+    /// Nothing yet: whoever took the message from the inbox answers it.
+    Later,
     /// A refusal; the connection goes on.
     Refuse(Refusal),
     /// A refusal after which the connection ends.
@@ -93,14 +95,16 @@ pub enum Answer {
 
 /// What one connection has proved and opened.
 pub struct Session {
+    event_loop: usize,
+    connection: u64,
     stage: Stage,
     handles: Vec<Handle>,
 }
 
 impl Session {
-    /// Nothing yet.
-    pub fn new() -> Self {
-        Self { stage: Stage::Fresh, handles: Vec::new() }
+    /// Nothing yet, on connection `connection` of loop `event_loop`.
+    pub fn new(event_loop: usize, connection: u64) -> Self {
+        Self { event_loop, connection, stage: Stage::Fresh, handles: Vec::new() }
     }
 
     /// Whether the peer proved the secret.
@@ -239,9 +243,17 @@ impl Session {
         let Stage::Known(peer) = &self.stage else { unreachable!("judge lets only known peers send messages") };
         Counters::add(&shared.counters.messages, 1);
         if header.tag != 0 {
-            let message = Message { sender: peer.name.clone(), topic: header.tag, payload };
+            let ticket = header.flags.has(Flags::ANSWER).then_some(Ticket {
+                event_loop: self.event_loop,
+                connection: self.connection,
+                request: header.request,
+            });
+            let message = Message { sender: peer.name.clone(), topic: header.tag, payload, ticket };
             if let Err(refusal) = shared.inbox.put(message) {
                 return Answer::Refuse(refusal);
+            }
+            if ticket.is_some() {
+                return Answer::Later;
             }
         }
         Answer::Frame(Header::new(Kind::Reply, header.request), Vec::new())

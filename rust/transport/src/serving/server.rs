@@ -14,8 +14,10 @@ use weft_sys::socket::{self, Options};
 
 use super::Counters;
 use super::event_loop::{EventLoop, Mailbox};
-use super::inbox::{Inbox, Message};
+use super::inbox::{Inbox, Message, Ticket};
 use super::requests::Shared;
+use weft_wire::Refusal;
+
 use crate::{Identity, Store};
 
 /// How a server listens.
@@ -75,6 +77,7 @@ impl Server {
         for index in 0..loops {
             let mailbox = Arc::new(Mailbox::new()?);
             let event_loop = EventLoop::new(
+                index,
                 Arc::clone(&shared),
                 Arc::clone(&mailbox),
                 config.spin,
@@ -114,6 +117,13 @@ impl Server {
     /// The oldest message a peer sent, waiting at most `timeout`.
     pub fn receive_message(&self, timeout: Duration) -> Option<Message> {
         self.shared.inbox.take(timeout)
+    }
+
+    /// Answers a message whose sender waits. An answer that comes too late, or twice, is dropped.
+    pub fn answer(&self, ticket: Ticket, answer: Result<Vec<u8>, Refusal>) {
+        if let Some(mailbox) = self.mailboxes.get(ticket.event_loop) {
+            mailbox.answer(ticket.connection, ticket.request, answer);
+        }
     }
 
     /// Stops accepting, finishes answers under way within the drain deadline, and ends. Twice is once.
