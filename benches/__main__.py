@@ -55,7 +55,7 @@ def transfers(congestion: str, buffer_kib: int) -> list[Row]:
                 lambda: weft_program("move", operation, size_bytes, count),  # noqa: B023
             )
     rows += in_turn(
-        {"gb_per_s": Row("read 16 × 4 KiB, one call", "GB/s", "")},
+        {"gb_per_s": Row("read sixteen 4 KiB", "GB/s", "")},
         lambda: floor_program("net", "read", 64 * KIB, 3_000, congestion, buffer_kib),
         lambda: weft_program("move", "read", 4 * KIB, 3_000, 16),
     )
@@ -64,7 +64,8 @@ def transfers(congestion: str, buffer_kib: int) -> list[Row]:
 
 def main() -> None:
     started = time.time()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, {ROUNDS} rounds")
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {os.cpu_count()} CPUs, Linux {platform.release()}, {ROUNDS} rounds")
     wanted = sys.argv[1:] or ["paging", "cubic", "bbr", "registry"]
     suites = {
         "paging": paging,

@@ -1,4 +1,4 @@
-"""Weft's side of the transfer figures: `python -m benches.move read|write BYTES COUNT [RANGES]` prints one line of JSON."""
+"""Weft's side of the transfer figures: `python -m benches.move read|write BYTES COUNT [RANGES]` prints JSON."""
 
 import json
 import sys

@@ -59,14 +59,15 @@ def test_the_demo_moves_a_file_loses_a_lender_and_leaves_nothing_behind(tmp_path
         assert processes_mentioning(temporary) == []
 
 
-def test_a_demo_that_is_interrupted_ends_every_process_it_started() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_ends_every_process_it_started(number: signal.Signals) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         process = demo(temporary=Path(temporary))
         assert process.stdout is not None
         while "lending" not in process.stdout.readline():
             assert process.poll() is None, process.communicate()
 
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=DEADLINE_S)
 
         assert process.returncode == 1

@@ -47,6 +47,7 @@ class Beats:
         *,
         node_id: str,
         incarnation: Incarnation,
+        lend_bytes: int,
         holdings: Holdings,
         memory: Memory,
         carrier: Carrier,
@@ -57,6 +58,7 @@ class Beats:
     ) -> None:
         self._node_id = node_id
         self._incarnation = incarnation
+        self._lend_bytes = lend_bytes
         self._holdings = holdings
         self._memory = memory
         self._carrier = carrier
@@ -111,6 +113,7 @@ class Beats:
             generation=self._holdings.generation,
             wait_ms=wait_ms,
             observations=Observations(
+                lend_bytes=self._lend_bytes,
                 reserved_bytes=self._holdings.reserved_bytes,
                 extents=[
                     ExtentReport(region_id=region_id, index=index, state=held.state, error=held.error)

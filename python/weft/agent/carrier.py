@@ -81,7 +81,7 @@ class Carrier:
         extent = step.extent
         free_bytes = self._lend_bytes - self._holdings.reserved_bytes
         if extent.size_bytes > free_bytes:
-            # The coordinator plans by what an earlier life of this name may have said.
+            # The coordinator may have planned by what an earlier life of this name lent, before it heard of this one.
             return (
                 f"{format_size(extent.size_bytes)} is more than the {format_size(max(0, free_bytes))} "
                 f"this node still lends of {format_size(self._lend_bytes)}"

@@ -26,7 +26,8 @@ def find_or_found(coordinator: Coordinator, name: str) -> Flow[ClusterInfo]:
 def join(coordinator: Coordinator, settings: NodeSettings, port: int) -> Flow[bool]:
     """Joins with the memory listening at `port`; False when the node was there already, from an earlier life.
 
-    The record an earlier life left is kept. Its extents are not: the first beat of this life says that they are lost.
+    The record an earlier life left is kept. Its extents are not: the first beat of this life says that they are lost,
+    and how much is lent from now on.
     """
     fresh = True
     try:

@@ -119,6 +119,7 @@ class Node:
         beats = Beats(
             node_id=self._settings.name,
             incarnation=incarnation,
+            lend_bytes=self._settings.lend_bytes,
             holdings=holdings,
             memory=memory,
             carrier=carrier,

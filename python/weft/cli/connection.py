@@ -16,6 +16,10 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 )
 
 
+# A person waits for the answer: long enough for a coordinator that is just starting, and not to wonder any longer.
+PATIENCE_S = 2.0
+
+
 def connect(coordinator: str | None) -> Cluster:
     """The cluster a command is about."""
-    return connect_to(coordinator)
+    return connect_to(coordinator, patience_s=PATIENCE_S)

@@ -10,6 +10,7 @@ import click
 from weft import config
 from weft.cli.connection import connect, coordinator_option
 from weft.cli.failure import failures_as_sentences
+from weft.model.policy import COORDINATOR_PORT
 
 
 @click.command()
@@ -28,27 +29,36 @@ def join(coordinator: str | None, lend: str) -> None:
 
 
 def instructions(url: str, host: str, lend: str, *, secret_file: str, secret_known: bool) -> list[str]:
-    """The lines to print: the command first, then where the secret is, then what still keeps it from working."""
-    variable = "WEFT_SECRET" in os.environ
-    where = "$WEFT_SECRET here" if variable else secret_file
-    lines = [
+    """The lines to print: what to do here first, if anything, then the command, then where the secret is."""
+    from_variable = "WEFT_SECRET" in os.environ
+    lines: list[str] = []
+    if config.is_loopback(host):
+        here = _own_address()
+        url = f"http://{config.join_address(here, urlsplit(url).port or COORDINATOR_PORT)}"
+        secret = "" if from_variable else f'WEFT_SECRET="$(cat {shlex.quote(secret_file)})" '
+        lines += [
+            f"The coordinator listens at {host} only, which no other machine reaches. Start it again, and the nodes of",
+            "this machine too:",
+            "",
+            f"  {secret}weft coordinator --host {here}",
+            f"  {secret}weft node --host {here} ...",
+            "",
+        ]
+    lines += [
         "On the other machine:",
         "",
         f'  WEFT_COORDINATOR={shlex.quote(url)} WEFT_SECRET="<the secret>" weft node --lend {shlex.quote(lend)}',
         "",
-        f"The secret is the content of {where}; it opens every region, so hand it over as you would a key.",
     ]
-    if not secret_known:
-        lines[-1] = "The secret is on the coordinator's machine, and this user does not see it: run `weft join` there."
-    if config.is_loopback(host):
-        lines += [
-            "",
-            f"The coordinator listens at {host} only, which no other machine reaches. Start it again as:",
-            "",
-            f'  WEFT_SECRET="$(cat {shlex.quote(secret_file)})" weft coordinator --host {_own_address()}',
-            "",
-            f"and give the other machine WEFT_COORDINATOR=http://{_own_address()}:{urlsplit(url).port or 8080}.",
-        ]
+    if secret_known:
+        where = "$WEFT_SECRET here" if from_variable else secret_file
+        lines.append(
+            f"The secret is the content of {where}; it opens every region, so hand it over as you would a key."
+        )
+    else:
+        lines.append(
+            "The secret is on the coordinator's machine, and this user does not see it: run `weft join` there."
+        )
     return lines
 
 

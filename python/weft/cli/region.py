@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from weft.cli.connection import connect, coordinator_option, json_option
 from weft.cli.failure import CommandFailed, failures_as_sentences
+from weft.cli.output import console
 from weft.client import RegionInfo
 from weft.client.sizes import format_size
 from weft.model.errors import RegionInUse
@@ -29,7 +29,7 @@ def list_regions(coordinator: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2))
     elif listed.regions:
-        Console().print(region_table(listed.regions))
+        console().print(region_table(listed.regions))
     else:
         click.echo(f"no regions; {format_size(listed.free_bytes)} of {format_size(listed.lent_bytes)} lent are free")
 

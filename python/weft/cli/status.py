@@ -3,11 +3,11 @@
 import click
 import msgspec
 from msgspec import Struct
-from rich.console import Console
 from rich.table import Table
 
 from weft.cli.connection import connect, coordinator_option, json_option
 from weft.cli.failure import failures_as_sentences
+from weft.cli.output import console
 from weft.cli.region import region_table
 from weft.client import ClusterInfo, EndpointInfo, MemberBody, RegionList
 from weft.client.sizes import format_size
@@ -32,15 +32,14 @@ def status(coordinator: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2))
         return
-    console = Console()
-    console.print(
+    out = console()
+    out.print(
         f"cluster {shown.cluster.name}: {shown.cluster.nodes} nodes, {format_size(shown.regions.lent_bytes)} lent, "
-        f"{format_size(shown.regions.free_bytes)} free",
-        highlight=False,
+        f"{format_size(shown.regions.free_bytes)} free"
     )
-    console.print(_node_table(shown))
+    out.print(_node_table(shown))
     if shown.regions.regions:
-        console.print(region_table(shown.regions.regions))
+        out.print(region_table(shown.regions.regions))
 
 
 def _node_table(shown: Status) -> Table:
@@ -53,6 +52,7 @@ def _node_table(shown: Status) -> Table:
     table.add_column("free", justify="right")
     table.add_column("incarnation")
     table.add_column("last beat", justify="right")
+    table.add_column("peers")
     for member in shown.cluster.members:
         endpoint = shown.endpoints.get(str(member.node_id))
         table.add_row(
@@ -64,6 +64,7 @@ def _node_table(shown: Status) -> Table:
             format_size(member.free_bytes),
             member.incarnation or "-",
             _age(member),
+            "\n".join(f"{peer.node_id}: {peer.rtt_us:.0f} us, {peer.tier}" for peer in member.peers) or "-",
         )
     return table
 

@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 from weft import config
 from weft.api.bodies.cluster import ClusterInfo, EndpointList, HealthBody
 from weft.api.bodies.region import RegionList
-from weft.client.coordinator import Coordinator
+from weft.client.coordinator import PATIENCE_S, Coordinator
 from weft.client.flow import Flow, run
 from weft.client.http import HttpxHttp
 from weft.client.ports import Chance, Clock, Http, SystemClock, system_chance
@@ -27,13 +27,19 @@ T = TypeVar("T")
 
 
 def connect(
-    url: str | None = None, *, secret: str | bytes | None = None, token: str | None = None, holder: str | None = None
+    url: str | None = None,
+    *,
+    secret: str | bytes | None = None,
+    token: str | None = None,
+    holder: str | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> "Cluster":
     """The cluster whose coordinator is at `url`; nothing is sent before it is asked something.
 
     Without a url: WEFT_COORDINATOR, then COORDINATOR_HOST and COORDINATOR_PORT, then http://127.0.0.1:8080. The secret
     that lenders ask for is `secret`, then WEFT_SECRET, then the file the coordinator made for this user; it is needed
     only to attach. `holder` is what other people see as who holds an attachment: the host and process if not given.
+    `patience_s` is how long one question may take, a coordinator's restart included.
     """
     key = secret.encode() if isinstance(secret, str) else secret
     if token is None:
@@ -49,6 +55,7 @@ def connect(
         secret=key,
         token=token,
         holder=holder or f"{socket.gethostname()}:{os.getpid()}",
+        patience_s=patience_s,
     )
 
 
@@ -66,6 +73,7 @@ class Cluster:
         secret: bytes | None,
         token: str | None,
         holder: str,
+        patience_s: float = PATIENCE_S,
         clock: Clock | None = None,
         chance: Chance | None = None,
     ) -> None:
@@ -75,7 +83,7 @@ class Cluster:
         self._holder = holder
         self._clock = clock or SystemClock()
         self._chance = chance or system_chance()
-        self.coordinator = Coordinator(token)
+        self.coordinator = Coordinator(token, patience_s)
         # A cluster nobody closed closes its connections when it is forgotten or the program ends; attachments are
         # younger than their cluster, so that at the end they give their leases back before this.
         self._close_http = weakref.finalize(self, http.close)

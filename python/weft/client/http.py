@@ -1,5 +1,6 @@
 """The way over the network: the client's ports on httpx. The one file of the room that knows httpx."""
 
+import os
 from types import MappingProxyType
 
 import httpx
@@ -12,15 +13,19 @@ _CONNECTIONS_MAX = 32
 
 
 class HttpxHttp:
-    """Requests over a pool of connections, from any thread."""
+    """Requests over a pool of connections, from any thread, and from a child made by fork over a pool of its own."""
 
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self._url = url
-        # trust_env is off: a proxy meant for the web must not stand between machines of a cluster.
-        self._client = httpx.Client(base_url=url, transport=transport, limits=_limits(), trust_env=False)
+        self._transport = transport
+        self._client = self._pool()
+        self._process_id = os.getpid()
 
     def send(self, request: Request, timeout_s: float) -> Response:
         """Sends and reads the whole answer."""
+        if os.getpid() != self._process_id:
+            # Two processes that speak over one connection would take each other's answers.
+            self._client, self._process_id = self._pool(), os.getpid()
         try:
             answer = self._client.request(
                 request.method,
@@ -36,6 +41,10 @@ class HttpxHttp:
     def close(self) -> None:
         """Closes the pool."""
         self._client.close()
+
+    def _pool(self) -> httpx.Client:
+        # trust_env is off: a proxy meant for the web must not stand between machines of a cluster.
+        return httpx.Client(base_url=self._url, transport=self._transport, limits=_limits(), trust_env=False)
 
 
 class AsyncHttpxHttp:

@@ -28,7 +28,7 @@ class Beating:
         report = self._to_report(body)
         self._count.add()
         seen = body.observations
-        await self._beats.hear(node_id, report, seen.counters, seen.lend_bytes)
+        await self._beats.hear(node_id, report, seen.counters, seen.lend_bytes, seen.peers)
         await self._beats.wait_for_news(
             node_id, report.incarnation, Generation(body.generation), body.wait_ms, call.caller_left
         )

@@ -10,10 +10,11 @@ one node never holds more than one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
+from weft.api.bodies.beat import PeerReport
 from weft.coordinator.changes import Changes
 from weft.coordinator.ports import Clock
 from weft.coordinator.writer import Writer, internal_cause
@@ -37,6 +38,7 @@ class Heard(NamedTuple):
     counters: Mapping[str, int]
     at_ms: int
     before: "Heard | None"
+    peers: Sequence[PeerReport] = ()
 
 
 class Ended(Enum):
@@ -74,6 +76,11 @@ class Beats:
     def heard(self) -> Mapping[NodeId, Heard]:
         """What was last heard, by node."""
         return self._heard
+
+    def peers_of(self, node_id: NodeId) -> Sequence[PeerReport]:
+        """How far a node last found its peers to be."""
+        heard = self._heard.get(node_id)
+        return () if heard is None else heard.peers
 
     @property
     def waiting_count(self) -> int:
@@ -115,7 +122,12 @@ class Beats:
         )
 
     async def hear(
-        self, node_id: NodeId, report: Report, counters: Mapping[str, int], lend_bytes: int | None = None
+        self,
+        node_id: NodeId,
+        report: Report,
+        counters: Mapping[str, int],
+        lend_bytes: int | None = None,
+        peers: Sequence[PeerReport] = (),
     ) -> None:
         """Take a beat in, and have decided whatever it means. Raises what refuses it."""
         writer = self._writer
@@ -132,7 +144,7 @@ class Beats:
             same_life = earlier.report.incarnation == report.incarnation
             earlier = earlier._replace(before=None) if same_life else None
         self._reports[node_id] = report
-        self._heard[node_id] = Heard(report, counters, self._clock.monotonic_ms(), earlier)
+        self._heard[node_id] = Heard(report, counters, self._clock.monotonic_ms(), earlier, peers)
         self._mark_heard(node_id)
         self._changes.notice()
         await self._settle(writer, node_id, report)

@@ -61,7 +61,10 @@ class Clusters:
             created_at=iso_time(cluster.founded_at_ms),
             cluster_id=ledger.cluster_id.hex(),
             position=state.marks.position,
-            members=[node_to_body(node, self._beats.silence_ms(node.node_id)) for node in nodes],
+            members=[
+                node_to_body(node, self._beats.silence_ms(node.node_id), self._beats.peers_of(node.node_id))
+                for node in nodes
+            ],
         )
 
     async def destroy(self, call: Call) -> ClusterDestroyedBody:

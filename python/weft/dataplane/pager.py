@@ -131,7 +131,11 @@ class Pager:
         return FaultStats.from_native(self._running().stats())
 
     def stop(self) -> None:
-        """Ends the fault threads and stops serving peers. Stopping twice is harmless."""
+        """Ends the fault threads and stops serving peers. Stopping twice is harmless.
+
+        Pages that are here stay. Touching one that is another node's and never came is SIGBUS from then on; pages
+        nobody owned are fresh memory again and read as zeros.
+        """
         window, self._window = self._window, None
         if window is not None:
             try:

@@ -53,8 +53,17 @@ class ClusterCreated(msgspec.Struct, frozen=True, kw_only=True):
     total_vcpus: int
 
 
+class PeerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How a node last measured the way to another."""
+
+    node_id: str | int
+    transport: str
+    rtt_us: float
+    tier: str
+
+
 class MemberBody(msgspec.Struct, frozen=True, kw_only=True):
-    """One node of the cluster, with what it lends and when it was last heard."""
+    """One node of the cluster, with what it lends, when it was last heard, and how far it found its peers to be."""
 
     node_id: str | int
     hostname: str
@@ -66,6 +75,7 @@ class MemberBody(msgspec.Struct, frozen=True, kw_only=True):
     free_bytes: int
     incarnation: str | None
     last_beat_ms_ago: int | None
+    peers: list[PeerInfo] = []
 
 
 class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):

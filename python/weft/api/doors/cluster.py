@@ -3,9 +3,19 @@
 joining ↔ joining · active ↔ online · leaving ↔ draining · failed ↔ offline
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from weft.api.bodies.cluster import ClusterBody, EndpointBody, EndpointInfo, MemberBody, NodeBody, SeedStatus
+from weft.api.bodies.beat import PeerReport
+from weft.api.bodies.cluster import (
+    ClusterBody,
+    EndpointBody,
+    EndpointInfo,
+    MemberBody,
+    NodeBody,
+    PeerInfo,
+    SeedStatus,
+)
 from weft.model.commands import FoundCluster, RegisterEndpoint, RegisterNode
 from weft.model.endpoint import Endpoint, EndpointHalf, RdmaHalf, TcpHalf, parse_gid, spell_gid
 from weft.model.errors import BadAddress, InvalidField
@@ -45,7 +55,7 @@ def endpoint_to_command(node_id: NodeId, body: EndpointBody) -> RegisterEndpoint
     return RegisterEndpoint(node_id=node_id, half=_to_half(body))
 
 
-def node_to_body(node: Node, last_beat_ms_ago: int | None) -> MemberBody:
+def node_to_body(node: Node, last_beat_ms_ago: int | None, peers: Sequence[PeerReport] = ()) -> MemberBody:
     """A node by the seed's names."""
     return MemberBody(
         node_id=spell_node_id(node.node_id),
@@ -58,6 +68,15 @@ def node_to_body(node: Node, last_beat_ms_ago: int | None) -> MemberBody:
         free_bytes=node.free_bytes,
         incarnation=spell_incarnation(node.incarnation) if node.incarnation is not None else None,
         last_beat_ms_ago=last_beat_ms_ago,
+        peers=[
+            PeerInfo(
+                node_id=spell_node_id(parse_node_id(peer.node_id)),
+                transport=peer.transport,
+                rtt_us=peer.rtt_us,
+                tier=peer.tier,
+            )
+            for peer in peers
+        ],
     )
 
 

@@ -1,5 +1,6 @@
 """`weft demo [FILE]` itself: what to move, and the story told in a terminal."""
 
+import signal
 from pathlib import Path
 
 import click
@@ -32,6 +33,9 @@ def demo(file: Path | None, size: str) -> None:
                 f"the demo needs {_COPIES} times {corpus.size_bytes} bytes of memory and {available_bytes} are "
                 "available; give a smaller --size, or a smaller file"
             )
+        # A terminal that closes and a supervisor that ends us are answered as Ctrl-C is: in order.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         try:
             tell(Console(), corpus)
         except KeyboardInterrupt:

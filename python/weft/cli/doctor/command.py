@@ -13,6 +13,7 @@ from weft.cli.doctor.finding import Finding, missing, ok
 from weft.cli.doctor.machine import check_memory, check_processors, usable_processors
 from weft.cli.doctor.network import check_congestion, check_ports
 from weft.cli.doctor.userfaultfd import check_userfaultfd
+from weft.cli.output import console
 from weft.dataplane import measure_memory, report_machine
 from weft.model.errors import WeftError
 from weft.model.policy import PORT_FIRST, PORT_LAST
@@ -34,7 +35,7 @@ def doctor(coordinator: str | None, as_json: bool) -> None:
         body = msgspec.json.encode({"ready": not blocked, "findings": findings})
         click.echo(msgspec.json.format(body, indent=2))
     else:
-        show(Console(), findings)
+        show(console(), findings)
         click.echo(f"\nnot ready: {', '.join(blocked)}" if blocked else "\nthis machine is ready for Weft")
     raise SystemExit(1 if blocked else 0)
 
@@ -69,15 +70,15 @@ def check_coordinator(coordinator: str | None) -> Finding:
     return ok("coordinator", f"{cluster.url} answers ({health.status}, version {health.version})")
 
 
-def show(console: Console, findings: list[Finding]) -> None:
+def show(out: Console, findings: list[Finding]) -> None:
     """The findings for a person: one line each, and two more where something is not well."""
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        console.print(
+        out.print(
             f"{_MARKS[finding.state]}  {finding.name:<{width}}  {escape(finding.found)}",
             highlight=False,
             soft_wrap=True,
         )
         for text in (finding.meaning, finding.remedy):
             if text:
-                console.print(f"         {'':<{width}}  {escape(text)}", highlight=False, soft_wrap=True, style="dim")
+                out.print(f"         {'':<{width}}  {escape(text)}", highlight=False, soft_wrap=True, style="dim")
