@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 # Tests and tools of this project find the floors here.
 export WEFT_FLOORS := $(CURDIR)/$(BUILD)/floor
 
-.PHONY: help build demo test check bench format clean
+.PHONY: help build demo test check sim bench format clean
 
 help:  ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -56,6 +56,9 @@ test: check  ## everything: Rust, then Python, one closing line
 	@cargo test --quiet --workspace
 	@echo "weft: Python tests"
 	@$(PYTHON) -m pytest
+
+sim: build  ## SEEDS=200 clusters of 50 machines in virtual time, each judged after every step; SEED=7 begins there
+	@$(PYTHON) -m weft.testing.sim --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
 
 bench: build floors  ## the figures, each beside its floor, in one run
 	@$(PYTHON) -m benches

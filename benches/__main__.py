@@ -1,4 +1,6 @@
-"""`make bench`: paging, transfers under both congestion controls, and the registry; a table, and JSON beside it.
+"""`make bench`: paging, transfers under both congestion controls, the registry and the control plane.
+
+It prints a table and leaves JSON beside it.
 
 The machine's floors are run in turn with Weft, so the ratios hold where the absolute figures drift.
 """
@@ -10,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benches import registry
+from benches import control, registry
 from benches.rounds import ROUNDS, Row, floor_program, heading, in_turn, weft_program
 
 OUT = Path(os.environ.get("WEFT_BENCH_OUT", "benches/out"))
@@ -66,12 +68,13 @@ def main() -> None:
     started = time.time()
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} CPUs, Linux {platform.release()}, {ROUNDS} rounds")
-    wanted = sys.argv[1:] or ["paging", "cubic", "bbr", "registry"]
+    wanted = sys.argv[1:] or ["paging", "cubic", "bbr", "registry", "control"]
     suites = {
         "paging": paging,
         "cubic": lambda: transfers("cubic", 0),
         "bbr": lambda: transfers("bbr", 128),
         "registry": registry.run,
+        "control": control.run,
     }
     results = {name: [vars(row) | {"ratio": row.ratio, "kept": row.kept} for row in suites[name]()] for name in wanted}
     OUT.mkdir(parents=True, exist_ok=True)

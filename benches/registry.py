@@ -51,9 +51,10 @@ def times(port: int) -> Sample:
     return sample
 
 
-def call(port: int, method: str, path: str, body: bytes) -> None:
+def call(port: int, method: str, path: str, body: bytes, token: str = "") -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, body, {"content-type": "application/json"})
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+    connection.request(method, path, body, headers)
     answer = connection.getresponse()
     assert answer.status in (200, 201), (answer.status, answer.read())
     connection.close()

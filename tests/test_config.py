@@ -15,6 +15,7 @@ from weft.config import (
     is_loopback,
     join_address,
     read_coordinator_settings,
+    read_profile,
     read_tokens,
 )
 from weft.model.errors import Misconfigured
@@ -146,3 +147,93 @@ def test_an_empty_secret_is_refused(tmp_path: Path) -> None:
 def test_a_token_with_spaces_in_it_is_refused() -> None:
     with pytest.raises(Misconfigured, match="WEFT_TOKENS"):
         read_tokens({"WEFT_TOKENS": "a b"})
+
+
+LONG = "x" * 32
+
+
+def settings_of(directory: Path, **env: str) -> Any:
+    return read_coordinator_settings({"WEFT_DATA_DIR": str(directory), **env})
+
+
+def test_the_home_profile_is_what_there_is_unless_somebody_says_otherwise() -> None:
+    profile = read_profile({})
+    assert (profile.cloud, profile.node_timeout_ms, profile.stale_check_ms) == (False, 30_000, 10_000)
+    assert (profile.placement_strategy, profile.runtime_dir, profile.watch_interval_ms) == (
+        "round-robin",
+        Path(".runtime/engines"),
+        1_000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "cloud"), [("true", True), ("1", True), ("YES", True), ("on", True), ("false", False), ("", False)]
+)
+def test_the_switch_of_the_cloud_profile(text: str, cloud: bool) -> None:
+    assert read_profile({"ORCHESTRATORD_CLOUD_PROFILE": text}).cloud is cloud
+
+
+def test_the_seed_s_numbers_are_read() -> None:
+    env = {"ORCHESTRATORD_NODE_TIMEOUT_MS": "60000", "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS": "5"}
+    profile = read_profile(env)
+    assert (profile.node_timeout_ms, profile.stale_check_ms) == (60_000, 5_000)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ORCHESTRATORD_CLOUD_PROFILE", "perhaps"),
+        ("ORCHESTRATORD_NODE_TIMEOUT_MS", "0"),
+        ("ORCHESTRATORD_NODE_TIMEOUT_MS", "-1"),
+        ("ORCHESTRATORD_NODE_TIMEOUT_MS", "soon"),
+        ("ORCHESTRATORD_NODE_TIMEOUT_MS", "1e4"),
+        ("ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS", "0"),
+        ("ORCHESTRATORD_PLACEMENT_STRATEGY", "fastest"),
+        ("ORCHD_HANDOFF_WATCH_INTERVAL_MS", "0"),
+        ("ORCHD_ADMISSION_CAPACITY", "0"),
+        ("ORCHD_ADMISSION_POLICY", "shrug"),
+        ("HEARTBEAT_INTERVAL_SECS", "0"),
+        ("WEFT_NODE_PURGE_SECS", "0"),
+        ("WEFT_LOOPBACK_EXEMPT", "2"),
+    ],
+)
+def test_a_wrong_setting_of_a_profile_stops_the_process_and_is_named(variable: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=variable) as refusal:
+        settings_of(tmp_path, **{variable: value})
+    assert refusal.value.variable == variable
+
+
+def test_a_timeout_no_longer_than_a_beat_is_refused() -> None:
+    with pytest.raises(Misconfigured, match="HEARTBEAT_INTERVAL_SECS=10"):
+        read_profile({"ORCHESTRATORD_NODE_TIMEOUT_MS": "10000", "HEARTBEAT_INTERVAL_SECS": "10"})
+
+
+def test_in_the_cloud_a_bind_others_reach_needs_a_long_token(tmp_path: Path) -> None:
+    cloud = {"ORCHESTRATORD_CLOUD_PROFILE": "true", "COORDINATOR_HOST": "0.0.0.0", "WEFT_SECRET": "s"}
+    with pytest.raises(Misconfigured, match="LLORCH_API_TOKEN"):
+        settings_of(tmp_path, **cloud)
+    with pytest.raises(Misconfigured, match="32") as refusal:
+        settings_of(tmp_path, **cloud, LLORCH_API_TOKEN="short-one")
+    assert "short-one" not in str(refusal.value)
+    assert settings_of(tmp_path, **cloud, LLORCH_API_TOKEN=f"{LONG}1,{LONG}2").tokens[:2] == (f"{LONG}1", f"{LONG}2")
+
+
+def test_on_this_machine_alone_the_cloud_profile_needs_no_token(tmp_path: Path) -> None:
+    assert settings_of(tmp_path, ORCHESTRATORD_CLOUD_PROFILE="true").tokens == ()
+
+
+def test_a_token_that_is_set_is_wanted_even_on_this_machine(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, LLORCH_API_TOKEN="test")
+    assert settings.tokens == ("test", http_token(settings.secret))
+
+
+def test_a_token_file_is_read_by_coordinators_and_clients(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text("one,\ntwo\n")
+    assert settings_of(tmp_path, LLORCH_API_TOKEN_FILE=str(path)).token_file == path
+    assert client_token({"LLORCH_API_TOKEN_FILE": str(path)}) == "one"
+    path.write_text("\n")
+    with pytest.raises(Misconfigured, match="holds no token"):
+        settings_of(tmp_path, LLORCH_API_TOKEN_FILE=str(path))
+    with pytest.raises(Misconfigured, match="LLORCH_API_TOKEN_FILE: cannot read"):
+        settings_of(tmp_path, LLORCH_API_TOKEN_FILE=str(tmp_path / "nothing"))

@@ -34,9 +34,11 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.ms = 1_700_000_000_000
+        self.step_ms = 0
+        """How far somebody has put the wall clock off."""
 
     def now_ms(self) -> int:
-        return self.ms
+        return self.ms + self.step_ms
 
     def monotonic_ms(self) -> int:
         return self.ms
@@ -254,7 +256,7 @@ class Lender:
 
 @asynccontextmanager
 async def coordinator_door(
-    journal: Journal | None = None, limits: Limits | None = None, tokens: tuple[str, ...] = ()
+    journal: Journal | None = None, limits: Limits | None = None, tokens: tuple[str, ...] = (), **settings: Any
 ) -> Any:
     """A running coordinator with a clock that stands still and timers that only a test moves."""
     clock, log = FakeClock(), io.StringIO()
@@ -267,6 +269,7 @@ async def coordinator_door(
         name="test",
         tokens=tokens,
         limits=limits or Limits(sweep_ms=3_600_000),
+        **settings,
     )
     await coordinator.start()
     door = Door(coordinator, clock, log)

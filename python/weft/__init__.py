@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from weft.client.attachment import Attachment
+    from weft.client.client import AsyncClient, Client
     from weft.client.cluster import Cluster, connect
     from weft.client.pager import PagerHandle, start_pager
     from weft.client.region import Region
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "Attachment",
+    "Client",
     "Cluster",
     "FaultStats",
     "Local",
@@ -39,7 +42,9 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "AsyncClient": "weft.client.client",
     "Attachment": "weft.client.attachment",
+    "Client": "weft.client.client",
     "Cluster": "weft.client.cluster",
     "FaultStats": "weft.dataplane.stats",
     "Local": "weft.dataplane.pager",

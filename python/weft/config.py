@@ -8,7 +8,10 @@ variable. The seeds' own names come first; what they lack is prefixed WEFT_.
     WEFT_COORDINATOR                     the coordinator's URL, for clients
     WEFT_DATA_DIR                        where a process keeps what outlives it
     WEFT_SECRET                          the cluster secret; otherwise the file `secret` in the data directory
-    WEFT_TOKENS                          bearer tokens accepted over HTTP, separated by commas
+    WEFT_TOKENS, LLORCH_API_TOKEN        bearer tokens accepted over HTTP, separated by commas
+    LLORCH_API_TOKEN_FILE                a file of more of them, read again when it changes and on SIGHUP
+
+What the cloud profile adds is read by `read_profile`. docs/operations.md lists every variable with its default.
 """
 
 import ipaddress
@@ -24,15 +27,45 @@ import msgspec
 
 from weft.model.errors import Misconfigured
 from weft.model.grant import http_token
-from weft.model.policy import COORDINATOR_HOST, COORDINATOR_PORT
+from weft.model.policy import COORDINATOR_HOST, COORDINATOR_PORT, COUNT_MAX, NODE_LOST_MS, NODE_PURGE_MS, STALE_CHECK_MS
 
 SECRET_FILE: Final = "secret"  # noqa: S105 — the name of a file, not what is in it.
 SECRET_FILE_BYTES: Final = 32
 JOURNALS: Final = ("sqlite", "memory")
+CLUSTER_NAME: Final = "weft"
+STRATEGIES: Final = ("round-robin", "least-loaded", "random")
+ADMISSION_POLICIES: Final = ("reject", "drop-lru")
+RUNTIME_DIR: Final = ".runtime/engines"
+WATCH_INTERVAL_MS: Final = 1_000
+HEARTBEAT_S: Final = 10
+TOKEN_LENGTH_MIN: Final = 32
+"""The fewest letters of a token that other machines may send: 32 random bytes are 43 in base64 and 64 in hex."""
+_YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", "no", "off"})
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Home, where everything is one machine's, or cloud, where nodes register, beat and show a token.
+
+    `runtime_dir` is where the coordinator of a home looks for engines that are ready.
+    """
+
+    cloud: bool = False
+    cluster_name: str = CLUSTER_NAME
+    node_timeout_ms: int = NODE_LOST_MS
+    stale_check_ms: int = STALE_CHECK_MS
+    node_purge_ms: int = NODE_PURGE_MS
+    placement_strategy: str = STRATEGIES[0]
+    runtime_dir: Path = Path(RUNTIME_DIR)
+    watch_interval_ms: int = WATCH_INTERVAL_MS
+    loopback_exempt: bool = False
 
 
 class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a coordinator is started with. `tokens` empty means that requests need none: the bind is loopback."""
+    """What a coordinator is started with.
+
+    `tokens` empty means that requests need none: only this machine reaches the bind, and nobody set one. They are what
+    the environment and the secret give; those in `token_file` come on top, and may be changed while it runs.
+    """
 
     host: str
     port: int
@@ -40,6 +73,8 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     journal: str
     secret: bytes
     tokens: tuple[str, ...]
+    token_file: Path | None
+    profile: Profile
 
 
 def read_coordinator_settings(
@@ -61,14 +96,20 @@ def read_coordinator_settings(
     bind_port = _port(str(port), "--port", lowest=0) if port is not None else env_port
     directory = Path(data_dir) if data_dir else data_directory(env)
     open_to_others = not is_loopback(bind_host)
+    profile = read_profile(env)
     given = find_secret(env, directory)
+    token_file = _token_file(env)
     tokens = read_tokens(env)
-    if open_to_others and given is None and not tokens:
+    in_file = read_token_file(token_file) if token_file is not None else ()
+    if open_to_others and profile.cloud:
+        _check_cloud_tokens(bind_host, (*tokens, *in_file))
+    if open_to_others and given is None and not tokens and not in_file:
         raise Misconfigured(
             f"{bind_host} can be reached from other machines, and anybody there could read and write memory; "
             "set WEFT_SECRET or WEFT_TOKENS first, or bind to 127.0.0.1",
             variable="WEFT_SECRET",
         )
+    wanted = open_to_others or "LLORCH_API_TOKEN" in env or token_file is not None
     secret = given if given is not None else create_secret(directory)
     return CoordinatorSettings(
         host=bind_host,
@@ -76,7 +117,36 @@ def read_coordinator_settings(
         data_dir=_existing_directory(directory),
         journal=journal or "sqlite",
         secret=secret,
-        tokens=(*tokens, http_token(secret)) if open_to_others else (),
+        tokens=(*tokens, http_token(secret)) if wanted else (),
+        token_file=token_file,
+        profile=profile,
+    )
+
+
+def read_profile(env: Mapping[str, str]) -> Profile:
+    """What the node seed's variables say. Every one is checked, in either profile. Raises `Misconfigured`."""
+    timeout_ms = count_of(env, "ORCHESTRATORD_NODE_TIMEOUT_MS", NODE_LOST_MS)
+    if "HEARTBEAT_INTERVAL_SECS" in env:
+        beat_s = count_of(env, "HEARTBEAT_INTERVAL_SECS", HEARTBEAT_S)
+        if timeout_ms <= beat_s * 1_000:
+            raise Misconfigured(
+                f"ORCHESTRATORD_NODE_TIMEOUT_MS={timeout_ms} is no longer than HEARTBEAT_INTERVAL_SECS={beat_s}, so "
+                "every node would be offline between two of its beats",
+                variable="ORCHESTRATORD_NODE_TIMEOUT_MS",
+            )
+    # Weft admits no inference tasks. The seed's two settings for it are checked and otherwise unused.
+    count_of(env, "ORCHD_ADMISSION_CAPACITY", 8)
+    _choice(env, "ORCHD_ADMISSION_POLICY", ADMISSION_POLICIES)
+    return Profile(
+        cloud=is_set(env, "ORCHESTRATORD_CLOUD_PROFILE"),
+        cluster_name=env.get("WEFT_CLUSTER", "").strip() or CLUSTER_NAME,
+        node_timeout_ms=timeout_ms,
+        stale_check_ms=1_000 * count_of(env, "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS", STALE_CHECK_MS // 1_000),
+        node_purge_ms=1_000 * count_of(env, "WEFT_NODE_PURGE_SECS", NODE_PURGE_MS // 1_000),
+        placement_strategy=_choice(env, "ORCHESTRATORD_PLACEMENT_STRATEGY", STRATEGIES),
+        runtime_dir=Path(env.get("ORCHD_RUNTIME_DIR", "").strip() or RUNTIME_DIR),
+        watch_interval_ms=count_of(env, "ORCHD_HANDOFF_WATCH_INTERVAL_MS", WATCH_INTERVAL_MS),
+        loopback_exempt=is_set(env, "WEFT_LOOPBACK_EXEMPT"),
     )
 
 
@@ -93,8 +163,9 @@ def coordinator_url(env: Mapping[str, str]) -> str:
 
 
 def client_token(env: Mapping[str, str]) -> str | None:
-    """The bearer token a client sends: the first of WEFT_TOKENS, else the one the secret gives, else none."""
-    tokens = read_tokens(env)
+    """The bearer token a client sends: the first that is set, or in the token file, else the secret's, else none."""
+    token_file = _token_file(env)
+    tokens = read_tokens(env) or (read_token_file(token_file) if token_file is not None else ())
     if tokens:
         return tokens[0]
     secret = find_secret(env)
@@ -111,11 +182,34 @@ def data_directory(env: Mapping[str, str]) -> Path:
 
 
 def read_tokens(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The bearer tokens, several while they are being changed."""
-    tokens = tuple(token.strip() for token in env.get("WEFT_TOKENS", "").split(",") if token.strip())
+    """The bearer tokens of the environment, several while they are being changed; Weft's own first."""
+    return tuple(
+        token
+        for variable in ("WEFT_TOKENS", "LLORCH_API_TOKEN")
+        for token in split_tokens(env.get(variable, ""), variable)
+    )
+
+
+def read_token_file(path: Path) -> tuple[str, ...]:
+    """The bearer tokens of a file, separated by commas or line ends. Raises `Misconfigured`, also when it has none."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(
+            f"LLORCH_API_TOKEN_FILE: cannot read {path}: {error}", variable="LLORCH_API_TOKEN_FILE"
+        ) from error
+    tokens = split_tokens(text.replace("\n", ","), "LLORCH_API_TOKEN_FILE")
+    if not tokens:
+        raise Misconfigured(f"LLORCH_API_TOKEN_FILE: {path} holds no token", variable="LLORCH_API_TOKEN_FILE")
+    return tokens
+
+
+def split_tokens(text: str, variable: str) -> tuple[str, ...]:
+    """The tokens of a comma list. The sentence about a bad one names where it came from and never the token."""
+    tokens = tuple(token.strip() for token in text.split(",") if token.strip())
     for token in tokens:
         if not token.isascii() or not token.isprintable() or " " in token:
-            raise Misconfigured("WEFT_TOKENS holds a token with spaces or unprintable letters", variable="WEFT_TOKENS")
+            raise Misconfigured(f"{variable} holds a token with spaces or unprintable letters", variable=variable)
     return tokens
 
 
@@ -183,6 +277,52 @@ def split_address(address: str, variable: str) -> tuple[str, int]:
     if not colon or not host or (":" in host and not host.startswith("[")):
         raise Misconfigured(f"{variable} is not host:port: {address!r}", variable=variable)
     return host.strip("[]"), _port(port, variable, lowest=0)
+
+
+def is_set(env: Mapping[str, str], variable: str) -> bool:
+    """A switch: true, yes, on or 1 against false, no, off, 0 or nothing. Raises `Misconfigured` for anything else."""
+    text = env.get(variable, "").strip().lower()
+    if text not in _YES | _NO:
+        raise Misconfigured(f"{variable} is true or false, not {env[variable]!r}", variable=variable)
+    return text in _YES
+
+
+def count_of(env: Mapping[str, str], variable: str, default: int) -> int:
+    """A whole number above zero. Raises `Misconfigured`."""
+    text = env.get(variable, "").strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= COUNT_MAX:
+        raise Misconfigured(f"{variable} is a whole number above zero, not {text!r}", variable=variable)
+    return int(text)
+
+
+def _choice(env: Mapping[str, str], variable: str, choices: tuple[str, ...]) -> str:
+    text = env.get(variable, "").strip() or choices[0]
+    if text not in choices:
+        raise Misconfigured(f"{variable} is one of {', '.join(choices)}, not {text!r}", variable=variable)
+    return text
+
+
+def _token_file(env: Mapping[str, str]) -> Path | None:
+    text = env.get("LLORCH_API_TOKEN_FILE", "").strip()
+    return Path(text).expanduser() if text else None
+
+
+def _check_cloud_tokens(bind_host: str, tokens: tuple[str, ...]) -> None:
+    """In the cloud profile other machines show a token, long enough that nobody guesses it."""
+    if not tokens:
+        raise Misconfigured(
+            f"{bind_host} can be reached from other machines, and the cloud profile lets none in without a token; "
+            "set LLORCH_API_TOKEN or LLORCH_API_TOKEN_FILE, or bind to 127.0.0.1",
+            variable="LLORCH_API_TOKEN",
+        )
+    if any(len(token) < TOKEN_LENGTH_MIN for token in tokens):
+        raise Misconfigured(
+            f"LLORCH_API_TOKEN holds a token of fewer than {TOKEN_LENGTH_MIN} letters, which can be guessed; "
+            "make one with `openssl rand -hex 32`",
+            variable="LLORCH_API_TOKEN",
+        )
 
 
 def _listen_address(env: Mapping[str, str]) -> tuple[str | None, int | None]:

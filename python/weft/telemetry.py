@@ -7,7 +7,7 @@ the time, the level, what happened as a short phrase, and facts as fields, the r
 import json
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TextIO
 
 Labels = tuple[str, ...]
@@ -34,6 +34,10 @@ class Counter:
             seen = self.values.get(labels, 0)
         self.values[labels] = seen + amount
 
+    def forget(self, place: int, label: str) -> None:
+        """Drop every series that has a label at this place: what it counted is no longer there."""
+        self.values = {labels: count for labels, count in self.values.items() if labels[place] != label}
+
 
 class Gauge:
     """A number read when it is asked for."""
@@ -42,11 +46,18 @@ class Gauge:
         self.name, self.help_text, self.read = name, help_text, read
 
 
+class Gauges:
+    """Numbers read when they are asked for, one for each combination of labels. Past `SERIES_MAX` none is shown."""
+
+    def __init__(self, name: str, help_text: str, labels: Labels, read: Callable[[], Mapping[Labels, float]]) -> None:
+        self.name, self.help_text, self.labels, self.read = name, help_text, labels, read
+
+
 class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        self._metrics: dict[str, Counter | Gauge] = {}
+        self._metrics: dict[str, Counter | Gauge | Gauges] = {}
 
     def counter(self, name: str, help_text: str, labels: Labels = ()) -> Counter:
         """Register a counter. Its name ends in `_total`, after the unit if it has one."""
@@ -60,6 +71,12 @@ class Metrics:
         self._register(gauge)
         return gauge
 
+    def gauges(self, name: str, help_text: str, labels: Labels, read: Callable[[], Mapping[Labels, float]]) -> Gauges:
+        """Register a gauge with labels, all read by one call."""
+        gauges = Gauges(name, help_text, labels, read)
+        self._register(gauges)
+        return gauges
+
     def text(self) -> str:
         """Everything in the Prometheus text format, in order of name."""
         lines: list[str] = []
@@ -68,14 +85,15 @@ class Metrics:
             lines += [f"# HELP {name} {metric.help_text}", f"# TYPE {name} {kind}"]
             if isinstance(metric, Gauge):
                 lines.append(f"{name} {_spell(metric.read())}")
-            else:
-                lines += [
-                    f"{name}{_spell_labels(metric.labels, values)} {_spell(count)}"
-                    for values, count in sorted(metric.values.items())
-                ]
+                continue
+            series = metric.values if isinstance(metric, Counter) else metric.read()
+            lines += [
+                f"{name}{_spell_labels(metric.labels, values)} {_spell(count)}"
+                for values, count in sorted(series.items())[: SERIES_MAX + 1]
+            ]
         return "\n".join(lines) + "\n"
 
-    def _register(self, metric: Counter | Gauge) -> None:
+    def _register(self, metric: Counter | Gauge | Gauges) -> None:
         assert metric.name not in self._metrics, f"{metric.name} is registered once"
         self._metrics[metric.name] = metric
 

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import httpx
 
+from weft.agent.cloud import CloudSettings
 from weft.agent.memory import Memory
 from weft.agent.node import Node
 from weft.agent.outlet import Outlet
 from weft.agent.settings import NodeSettings
+from weft.agent.stock import Stock
 from weft.client.coordinator import Coordinator as Questions
 from weft.client.flow import Flow, run_async
 from weft.client.http import AsyncHttpxHttp
@@ -54,6 +56,7 @@ class FakeMemory:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.stock: Stock | None = None
         self.steps: list[tuple[Any, ...]] = []
         self.held: dict[tuple[str, int], int] = {}
         self.gate = asyncio.Event()
@@ -145,22 +148,37 @@ class World:
     wire: Wire
     nodes: list[Started] = field(default_factory=list)
     questions: Questions = field(default_factory=Questions)
+    token: str | None = None
+    questions_wire: Wire | None = None
+    """The way of those who ask, where it is not the nodes' own."""
     _order: Iterator[int] = field(default_factory=itertools.count)
 
     async def ask(self, flow: Flow[T]) -> T:
-        return await run_async(flow, self.wire, AsyncSystemClock(), random.Random(1))
+        return await run_async(flow, self.questions_wire or self.wire, AsyncSystemClock(), random.Random(1))
 
     async def start(
-        self, name: str, *, lend_mib: int = 64, prepare: Callable[[FakeMemory], None] | None = None
+        self,
+        name: str,
+        *,
+        lend_mib: int = 64,
+        prepare: Callable[[FakeMemory], None] | None = None,
+        cloud: CloudSettings | None = None,
     ) -> Started:
         """Starts a node and waits until it says that it is up."""
-        node = self.begin(name, lend_mib=lend_mib, prepare=prepare)
+        node = self.begin(name, lend_mib=lend_mib, prepare=prepare, cloud=cloud)
         await until(lambda: bool(node.announced) or node.task.done())
         if node.task.done():
             node.task.result()
         return node
 
-    def begin(self, name: str, *, lend_mib: int = 64, prepare: Callable[[FakeMemory], None] | None = None) -> Started:
+    def begin(
+        self,
+        name: str,
+        *,
+        lend_mib: int = 64,
+        prepare: Callable[[FakeMemory], None] | None = None,
+        cloud: CloudSettings | None = None,
+    ) -> Started:
         """Starts a node."""
         order = next(self._order)
         announced: list[str] = []
@@ -188,8 +206,10 @@ class World:
                 hostname=name,
                 cpu_count=2,
                 memory_bytes=1 << 30,
+                cloud=cloud,
             ),
-            token=None,
+            token=self.token,
+            read_token=lambda: self.token,
             http=self.wire,
             listen=listen,
             clock=AsyncSystemClock(),
@@ -224,7 +244,7 @@ async def settled(look: Callable[[], Awaitable[T]], condition: Callable[[T], boo
         return seen
 
 
-async def found_coordinator(seed: int = 7) -> Coordinator:
+async def found_coordinator(seed: int = 7, **settings: Any) -> Coordinator:
     """A coordinator that keeps its journal in memory, so that each has a ledger of its own."""
     coordinator = Coordinator(
         MemoryJournal(),
@@ -233,15 +253,16 @@ async def found_coordinator(seed: int = 7) -> Coordinator:
         Log(io.StringIO(), SystemClock().now_ms),
         secret=b"secret",
         name="test",
+        **settings,
     )
     await coordinator.start()
     return coordinator
 
 
 @contextlib.asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(**settings: Any) -> AsyncIterator[World]:
     """A coordinator and no nodes yet; every node is stopped at the end."""
-    coordinator = await found_coordinator()
+    coordinator = await found_coordinator(**settings)
     made = World(Wire(coordinator.app))
     try:
         yield made

@@ -36,7 +36,7 @@ def failed(region_id: RegionId, index: int, life: int = 1) -> Report:
 
 def follows(world: World, **reports: Report) -> Command | None:
     heard = {NodeId(name): report for name, report in reports.items()}
-    return conclude(world.state, region(world), heard, world.silent, world.now_ms)
+    return conclude(world.state, region(world), heard, world.silent, world.now_ms - region(world).created_at_ms)
 
 
 @pytest.fixture

@@ -26,22 +26,28 @@ from weft.model.commands import (
     FoundCluster,
     GiveUpNode,
     LoseExtents,
+    MarkHealed,
+    MarkMissing,
     OpenAttachment,
     PlanRegion,
     RegisterEndpoint,
+    RegisterObject,
     RemoveNode,
+    ReportReplicas,
     SealRegion,
 )
 from weft.model.endpoint import RdmaHalf, TcpHalf
 from weft.model.errors import JournalDamaged, Rejected
 from weft.model.events import Event
 from weft.model.ids import AttachmentId, Incarnation, NodeId, RegionId, RegionName, Term
+from weft.model.object import ObjectHash
 from weft.model.region import RegionState
 
 NODES = [NodeId(name) for name in "abc"]
 NAMES = [RegionName(name) for name in "rs"]
 nodes, names = st.sampled_from(NODES), st.sampled_from(NAMES)
 lives = st.integers(1, 3).map(Incarnation)
+hashes = st.sampled_from([ObjectHash("1" * 64), ObjectHash("2" * 64)])
 
 
 def test_every_command_and_every_event_has_its_rule() -> None:
@@ -91,6 +97,16 @@ def commands(draw: st.DrawFn, world: World) -> Command:
             reason=st.sampled_from(list(Closing)),
         ),
         st.builds(FoundCluster, name=st.just("c"), nodes=st.just(())),
+        st.builds(RegisterObject, object_hash=hashes, size_bytes=st.just(1), replicas_wanted=st.integers(1, 3)),
+        st.builds(MarkHealed, object_hash=hashes, node_id=nodes),
+        st.builds(MarkMissing, object_hash=hashes, node_id=nodes),
+        st.builds(
+            ReportReplicas,
+            node_id=nodes,
+            incarnation=lives,
+            held=st.lists(hashes, max_size=2).map(tuple),
+            gone=st.lists(st.tuples(hashes, st.sampled_from(["missing", "corrupt"])), max_size=1).map(tuple),
+        ),
     ]
     if draw(st.integers(0, 40)) == 0:
         return DestroyCluster()
@@ -115,6 +131,12 @@ def invariant_indexes_follow_from_the_tables(state: State) -> None:
         assert row.reserved_bytes == charged
         assert row.reserved_bytes <= row.lend_bytes
     assert all(node_id in state.nodes for node_id in (*state.holdings.keys(), *state.endpoints.keys()))
+
+
+def invariant_a_copy_is_on_a_node_that_is_there_and_no_node_holds_two(state: State) -> None:
+    for found in state.objects.values():
+        assert list(found.replicas) == sorted(set(found.replicas))
+        assert all(node_id in state.nodes for node_id in found.replicas)
 
 
 def invariant_a_region_has_one_writer_or_is_sealed(state: State) -> None:
@@ -152,6 +174,7 @@ def test_replay_gives_what_living_through_it_gave(data: st.DataObject) -> None:
         invariant_indexes_follow_from_the_tables(world.state)
         invariant_a_region_has_one_writer_or_is_sealed(world.state)
         invariant_a_lost_extent_shows(world.state)
+        invariant_a_copy_is_on_a_node_that_is_there_and_no_node_holds_two(world.state)
         for region in world.state.regions.values():
             assert region.floor >= floors.get(region.region_id, 0)
             floors[region.region_id] = region.floor

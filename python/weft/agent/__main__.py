@@ -1,11 +1,14 @@
 """`python -m weft.agent`, known as `weft node`: the one place where a node gets the real clock, network and memory."""
 
 import asyncio
+import contextlib
+import functools
 import os
 import secrets
 import signal
 import socket
 import sys
+import time
 
 import click
 
@@ -14,11 +17,13 @@ from weft.agent.memory import Listen, Memory, NativeMemory
 from weft.agent.node import Node
 from weft.agent.outlet import Outlet
 from weft.agent.settings import NodeSettings, read_settings
+from weft.agent.stock import NativeStock
+from weft.agent.store import Store
 from weft.client.http import AsyncHttpxHttp
 from weft.client.ports import AsyncSystemClock
 from weft.dataplane import Lender, measure_memory
 from weft.model.errors import Misconfigured, WeftError
-from weft.model.policy import PORT_FIRST, PORT_LAST
+from weft.model.policy import PORT_FIRST, PORT_LAST, SCRUB_EVERY_MS
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,8 +33,21 @@ from weft.model.policy import PORT_FIRST, PORT_LAST
 @click.option("--coordinator", metavar="URL", help="The coordinator; WEFT_COORDINATOR, or http://127.0.0.1:8080.")
 @click.option("--port-first", type=int, default=PORT_FIRST, show_default=True, help="First port to try.")
 @click.option("--port-last", type=int, default=PORT_LAST, show_default=True, help="Last port to try.")
+@click.option("--objects", metavar="DIR", help="Where to keep objects; beside the secret unless given, `none` for not.")
+@click.option("--store-capacity", metavar="SIZE", help="How much objects may take; what the disk has unless given.")
+@click.option("--scrub-rate", metavar="SIZE", help="How much a second is read to look for silent corruption.")
+@click.option("--scrub-every-ms", type=int, default=SCRUB_EVERY_MS, show_default=True, help="Pause between two rounds.")
 def node(
-    lend: str, name: str | None, host: str | None, coordinator: str | None, port_first: int, port_last: int
+    lend: str,
+    name: str | None,
+    host: str | None,
+    coordinator: str | None,
+    port_first: int,
+    port_last: int,
+    objects: str | None,
+    store_capacity: str | None,
+    scrub_rate: str | None,
+    scrub_every_ms: int,
 ) -> None:
     """Run this machine's node: join the cluster, or found it, and lend memory until ended."""
     try:
@@ -44,14 +62,20 @@ def node(
             coordinator=coordinator,
             port_first=port_first,
             port_last=port_last,
+            objects=objects,
+            store_capacity=store_capacity,
+            scrub_rate=scrub_rate,
+            scrub_every_ms=scrub_every_ms,
         )
-        asyncio.run(_run(settings))
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(_open_store(settings)) if settings.objects is not None else None
+            asyncio.run(_run(settings, store))
     except WeftError as error:
         click.echo(f"weft node: {error}", err=True)
         sys.exit(1)
 
 
-async def _run(settings: NodeSettings) -> None:
+async def _run(settings: NodeSettings, store: Store | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -62,16 +86,22 @@ async def _run(settings: NodeSettings) -> None:
             settings,
             token=config.client_token(os.environ),
             http=http,
-            listen=_listener(settings),
+            listen=_listener(settings, store),
             clock=AsyncSystemClock(),
             chance=secrets.SystemRandom(),
             outlet=Outlet(announce=_announce, remark=_remark),
+            read_token=_token_again,
         ).run(stop)
     finally:
         await http.close()
 
 
-def _listener(settings: NodeSettings) -> Listen:
+def _open_store(settings: NodeSettings) -> Store:
+    assert settings.objects is not None, "only a node that keeps objects has a store"
+    return Store(settings.objects, capacity_bytes=settings.store_capacity_bytes)
+
+
+def _listener(settings: NodeSettings, store: Store | None) -> Listen:
     async def listen(cluster_id: bytes, incarnation: int) -> Memory:
         # Read only now: a coordinator on this machine makes the secret when it first starts, perhaps after this node.
         secret = config.find_secret(os.environ)
@@ -92,9 +122,24 @@ def _listener(settings: NodeSettings) -> Listen:
             name=settings.name,
             incarnation=incarnation,
         )
-        return NativeMemory(lender)
+        if store is None:
+            return NativeMemory(lender)
+        mint = functools.partial(secrets.randbits, 64)
+        return NativeMemory(lender, NativeStock(store, lender, mint=mint, now_ms=_now_ms))
 
     return listen
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _token_again() -> str | None:
+    """The token as it is now: the file it is in may have been replaced. One that cannot be read is none."""
+    try:
+        return config.client_token(os.environ)
+    except Misconfigured:
+        return None
 
 
 def _announce(line: str) -> None:

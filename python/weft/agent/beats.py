@@ -9,7 +9,10 @@ import asyncio
 from typing import TypeVar
 
 from weft.agent.carrier import Carrier
+from weft.agent.engines import Engines
+from weft.agent.errands import Word
 from weft.agent.holdings import Holdings, WantedExtent
+from weft.agent.keeper import Keeper
 from weft.agent.memory import Memory
 from weft.agent.surveyor import Surveyor
 from weft.api.bodies.beat import BeatBody, BeatReply, ExtentReport, Observations, PeerReport
@@ -55,7 +58,15 @@ class Beats:
         coordinator: Coordinator,
         asker: Asker,
         clock: AsyncClock,
+        keeper: Keeper | None = None,
+        engines: Engines | None = None,
+        wait_ms_max: int = WAIT_MS,
     ) -> None:
+        self.draining_told = asyncio.Event()
+        self._draining = False
+        self._engines = engines
+        self._wait_ms_max = wait_ms_max
+        self._keeper = keeper
         self._node_id = node_id
         self._incarnation = incarnation
         self._lend_bytes = lend_bytes
@@ -73,7 +84,11 @@ class Beats:
         if self._holdings.behind:
             await self._changed_within(_BUSY_S)
         self._carrier.changed.clear()
-        body = self._body(0 if self._holdings.behind else wait_ms)
+        word = self._keeper.errands.word() if self._keeper is not None else None
+        eager = self._holdings.behind or (self._keeper is not None and self._keeper.errands.is_eager)
+        draining = self._draining
+        is_urgent = eager or (draining and not self.draining_told.is_set())
+        body = self._body(0 if is_urgent else min(wait_ms, self._wait_ms_max), word)
         asked = asyncio.ensure_future(self._asker.ask(self._coordinator.beat(self._node_id, body)))
         changed = asyncio.ensure_future(self._carrier.changed.wait())
         try:
@@ -86,8 +101,17 @@ class Beats:
             asked.cancel()
             # A dropped beat has to be over before the next is sent, or two would race for the same connection.
             await asyncio.wait((asked,))
+        if draining:
+            self.draining_told.set()
+        if self._keeper is not None and word is not None:
+            self._keeper.heed(word, reply.store)
         await self._heed(reply)
         return reply
+
+    def drain(self) -> None:
+        """From now on say that this node wants nothing new; `draining_told` is set once the coordinator has heard."""
+        self._draining = True
+        self._carrier.changed.set()
 
     async def _heed(self, reply: BeatReply) -> None:
         wanted = [
@@ -107,13 +131,15 @@ class Beats:
             self._surveyor.learn(addresses(listed, without=self._node_id))
             self._endpoints_version = reply.endpoints_version
 
-    def _body(self, wait_ms: int) -> BeatBody:
+    def _body(self, wait_ms: int, word: Word | None) -> BeatBody:
         return BeatBody(
             incarnation=spell_incarnation(self._incarnation),
             generation=self._holdings.generation,
             wait_ms=wait_ms,
             observations=Observations(
                 lend_bytes=self._lend_bytes,
+                draining=self._draining,
+                pools=self._engines.report(draining=self._draining) if self._engines is not None else None,
                 reserved_bytes=self._holdings.reserved_bytes,
                 extents=[
                     ExtentReport(region_id=region_id, index=index, state=held.state, error=held.error)
@@ -124,6 +150,7 @@ class Beats:
                     for peer in self._surveyor.peers.reports()
                 ],
                 counters=dict(self._memory.counters()),
+                store=self._keeper.report(word) if self._keeper is not None and word is not None else None,
             ),
         )
 

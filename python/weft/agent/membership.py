@@ -6,8 +6,11 @@ is told that the cluster exists, which is what it wanted, and joins. Each step m
 
 import contextlib
 
+from weft import __version__
+from weft.agent.cloud import CloudSettings
 from weft.agent.settings import NodeSettings
 from weft.api.bodies.cluster import ClusterInfo, NodeBody
+from weft.api.bodies.pools import CapabilitiesBody, RegistrationBody
 from weft.client.coordinator import Coordinator
 from weft.client.flow import Flow
 from weft.model.errors import ClusterExists, ClusterNotFound, NodeExists
@@ -27,9 +30,14 @@ def join(coordinator: Coordinator, settings: NodeSettings, port: int) -> Flow[bo
     """Joins with the memory listening at `port`; False when the node was there already, from an earlier life.
 
     The record an earlier life left is kept. Its extents are not: the first beat of this life says that they are lost,
-    and how much is lent from now on.
+    and how much is lent from now on. In the cloud profile the way in is the pools door, where a node that is there
+    already is described anew.
     """
     fresh = True
+    if settings.cloud is not None and settings.cloud.registers:
+        yield from coordinator.register_pools(_registration(settings, settings.cloud))
+        yield from coordinator.register_endpoint(settings.name, settings.host, port)
+        return fresh
     try:
         yield from coordinator.join(
             NodeBody(
@@ -46,3 +54,22 @@ def join(coordinator: Coordinator, settings: NodeSettings, port: int) -> Flow[bo
         fresh = False
     yield from coordinator.register_endpoint(settings.name, settings.host, port)
     return fresh
+
+
+def leave(coordinator: Coordinator, settings: NodeSettings, patience_s: float) -> Flow[None]:
+    """Leaves through the door the node came in by."""
+    if settings.cloud is not None and settings.cloud.registers:
+        yield from coordinator.deregister_pools(settings.name, patience_s)
+    else:
+        yield from coordinator.leave(settings.name, patience_s)
+
+
+def _registration(settings: NodeSettings, cloud: CloudSettings) -> RegistrationBody:
+    return RegistrationBody(
+        node_id=settings.name,
+        machine_id=cloud.machine_id,
+        address=cloud.address,
+        pools=list(cloud.pool_ids),
+        capabilities=CapabilitiesBody(cpu_cores=settings.cpu_count, ram_total_bytes=settings.memory_bytes),
+        version=__version__,
+    )

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from weft.agent.stock import Stock
 from weft.dataplane import Lender, PeerDistance
 
 
@@ -17,6 +18,11 @@ class Memory(Protocol):
     @property
     def port(self) -> int:
         """The port it really listens at."""
+        ...
+
+    @property
+    def stock(self) -> Stock | None:
+        """The objects this node keeps, served by the same engine; None when it keeps none."""
         ...
 
     async def reserve_extent(self, region_id: str, index: int, size_bytes: int, generation: int) -> None:
@@ -51,13 +57,19 @@ Listen = Callable[[bytes, int], Awaitable[Memory]]
 class NativeMemory:
     """The native server, each waiting call in a thread."""
 
-    def __init__(self, lender: Lender) -> None:
+    def __init__(self, lender: Lender, stock: Stock | None = None) -> None:
         self._lender = lender
+        self._stock = stock
 
     @property
     def port(self) -> int:
         """The port it really listens at."""
         return self._lender.port
+
+    @property
+    def stock(self) -> Stock | None:
+        """The objects this node keeps."""
+        return self._stock
 
     async def reserve_extent(self, region_id: str, index: int, size_bytes: int, generation: int) -> None:
         """Backs an extent."""
@@ -81,4 +93,6 @@ class NativeMemory:
 
     async def close(self) -> None:
         """Stops listening and gives everything back."""
+        if self._stock is not None:
+            await self._stock.close()
         await asyncio.to_thread(self._lender.close)

@@ -9,10 +9,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from weft.agent.beats import Asker, Beats
+from weft.agent.beats import WAIT_MS, Asker, Beats
 from weft.agent.carrier import Carrier
+from weft.agent.engines import Engines
 from weft.agent.holdings import Holdings
-from weft.agent.membership import find_or_found, join
+from weft.agent.keeper import Keeper
+from weft.agent.membership import find_or_found, join, leave
 from weft.agent.memory import Listen, Memory
 from weft.agent.outlet import Outlet
 from weft.agent.settings import NodeSettings
@@ -22,8 +24,9 @@ from weft.client.flow import Flow
 from weft.client.ports import AsyncClock, AsyncHttp, Chance
 from weft.client.sizes import format_size
 from weft.config import join_address
-from weft.model.errors import ClusterNotFound, NodeNotFound, WeftError
-from weft.model.ids import Incarnation
+from weft.model.errors import ClusterNotFound, NodeNotFound, Unauthorized, WeftError
+from weft.model.ids import Incarnation, NodeId
+from weft.model.policy import DRAIN_MS_MAX
 
 T = TypeVar("T")
 
@@ -53,7 +56,9 @@ class Node:
         clock: AsyncClock,
         chance: Chance,
         outlet: Outlet,
+        read_token: Callable[[], str | None] | None = None,
     ) -> None:
+        self._read_token = read_token
         self._settings = settings
         self._coordinator = Coordinator(token, _PATIENCE_S)
         self._asker = Asker(http, clock, chance)
@@ -90,12 +95,44 @@ class Node:
             return
         cluster_id, memory = entering.result()
         holdings = Holdings()
+        carrier = Carrier(
+            holdings, memory, lend_bytes=self._settings.lend_bytes, clock=self._clock, outlet=self._outlet
+        )
+        engines = self._engines(carrier)
+        surveyor = Surveyor(memory, clock=self._clock, outlet=self._outlet)
+        keeper = self._keeper(memory, carrier, surveyor)
+        beats = self._beats(incarnation, holdings, memory, carrier, surveyor, keeper, engines)
+        ready_to_go = asyncio.ensure_future(self._drained(stopped, beats, engines))
         try:
-            await self._until(stopped, self._parts(cluster_id, incarnation, memory, holdings))
+            parts = self._parts(cluster_id, memory, carrier, surveyor, keeper, engines, beats)
+            await self._until(ready_to_go, parts)
             if stopped.done():
                 await self._leave(holdings)
         finally:
+            ready_to_go.cancel()
             await memory.close()
+
+    async def _drained(self, stopped: "asyncio.Future[Any]", beats: Beats, engines: Engines | None) -> None:
+        """Return when the node may go: at once at home, and in the cloud after what its engines had begun.
+
+        What if the coordinator does not hear that this node drains, or an engine does not come to an end? Neither is
+        waited for longer than its deadline, and the goodbye says the rest.
+        """
+        await asyncio.wait((stopped,))
+        if engines is None:
+            return
+        beats.drain()
+        await self._within(_GOODBYE_S, beats.draining_told.wait())
+        await self._within(DRAIN_MS_MAX / 1_000, engines.until_idle())
+
+    async def _within(self, duration_s: float, happening: Coroutine[Any, Any, Any]) -> None:
+        """Wait for something, no longer than this."""
+        nap, awaited = asyncio.ensure_future(self._clock.sleep(duration_s)), asyncio.ensure_future(happening)
+        try:
+            await asyncio.wait((nap, awaited), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nap.cancel()
+            awaited.cancel()
 
     async def _enter(self, incarnation: Incarnation) -> tuple[str, Memory]:
         """Finds or founds the cluster, listens, and joins with the real port: a server is one cluster's."""
@@ -110,13 +147,39 @@ class Node:
         return cluster.cluster_id, memory
 
     def _parts(
-        self, cluster_id: str, incarnation: Incarnation, memory: Memory, holdings: Holdings
+        self,
+        cluster_id: str,
+        memory: Memory,
+        carrier: Carrier,
+        surveyor: Surveyor,
+        keeper: Keeper | None,
+        engines: Engines | None,
+        beats: Beats,
     ) -> list[Coroutine[Any, Any, None]]:
-        surveyor = Surveyor(memory, clock=self._clock, outlet=self._outlet)
-        carrier = Carrier(
-            holdings, memory, lend_bytes=self._settings.lend_bytes, clock=self._clock, outlet=self._outlet
-        )
-        beats = Beats(
+        """Everything that goes on side by side during a life."""
+        keeping = [keeper.keep_errands(), keeper.keep_scrubbing()] if keeper is not None else []
+        looking = [engines.keep_looking()] if engines is not None else []
+        return [
+            *keeping,
+            *looking,
+            self._keep_beating(beats, cluster_id, memory.port),
+            carrier.keep_fences(),
+            carrier.keep_reservations(),
+            surveyor.keep_measuring(),
+        ]
+
+    def _beats(
+        self,
+        incarnation: Incarnation,
+        holdings: Holdings,
+        memory: Memory,
+        carrier: Carrier,
+        surveyor: Surveyor,
+        keeper: Keeper | None,
+        engines: Engines | None,
+    ) -> Beats:
+        cloud = self._settings.cloud
+        return Beats(
             node_id=self._settings.name,
             incarnation=incarnation,
             lend_bytes=self._settings.lend_bytes,
@@ -127,13 +190,36 @@ class Node:
             coordinator=self._coordinator,
             asker=self._asker,
             clock=self._clock,
+            keeper=keeper,
+            engines=engines,
+            wait_ms_max=WAIT_MS if cloud is None else min(WAIT_MS, 1_000 * cloud.heartbeat_s),
         )
-        return [
-            self._keep_beating(beats, cluster_id, memory.port),
-            carrier.keep_fences(),
-            carrier.keep_reservations(),
-            surveyor.keep_measuring(),
-        ]
+
+    def _engines(self, carrier: Carrier) -> Engines | None:
+        """Who watches this machine's engines, in the cloud profile; at home the coordinator does."""
+        if self._settings.cloud is None:
+            return None
+        return Engines(self._settings.cloud, changed=carrier.changed.set, clock=self._clock)
+
+    def _keeper(self, memory: Memory, carrier: Carrier, surveyor: Surveyor) -> Keeper | None:
+        """Who keeps objects, on a node that does."""
+        stock, settings = memory.stock, self._settings
+        if stock is None:
+            return None
+
+        def address_of(node_id: NodeId) -> tuple[str, int] | None:
+            address = surveyor.peers.addresses.get(node_id)
+            return (address.host, address.port) if address is not None else None
+
+        return Keeper(
+            stock,
+            changed=carrier.changed.set,
+            address_of=address_of,
+            clock=self._clock,
+            outlet=self._outlet,
+            scrub_bytes_per_s=settings.scrub_bytes_per_s,
+            scrub_every_ms=settings.scrub_every_ms,
+        )
 
     async def _keep_beating(self, beats: Beats, cluster_id: str, port: int) -> None:
         wait_ms = 0
@@ -144,7 +230,12 @@ class Node:
                 self._outlet.remark(f"node {self._settings.name} was removed from the cluster; joining again")
                 await self._insist(lambda: join(self._coordinator, self._settings, port))
             except ClusterNotFound:
-                await self._wait_for_cluster(port)
+                if self._settings.cloud is not None and self._settings.cloud.registers:
+                    # The pools door knows no clusters: whoever registers is in, as after a coordinator's restart.
+                    self._outlet.remark(f"the coordinator knows nobody; registering node {self._settings.name} again")
+                    await self._insist(lambda: join(self._coordinator, self._settings, port))
+                else:
+                    await self._wait_for_cluster(port)
             except WeftError as error:
                 await self._rest(error)
             else:
@@ -186,8 +277,13 @@ class Node:
                 return result
 
     async def _rest(self, error: WeftError) -> None:
-        """Pauses after something temporary, longer each time; raises anything else."""
-        if not error.temporary:
+        """Pauses after something temporary, longer each time; raises anything else.
+
+        A token that was good may have been changed meanwhile: whoever was let in once waits to be let in again.
+        """
+        if isinstance(error, Unauthorized) and self._announced and self._read_token is not None:
+            self._coordinator.use_token(self._read_token())
+        elif not error.temporary:
             raise error
         self._outlet.begin(f"{error}; trying again until it answers")
         await self._clock.sleep(self._pause_s * (0.5 + 0.5 * self._chance.random()))
@@ -211,7 +307,7 @@ class Node:
             named = ", ".join(f"{name} ({count})" for name, count in sorted(lost.items()))
             self._outlet.remark(f"node {self._settings.name} leaves; regions that lose extents: {named}")
         try:
-            await self._asker.ask(self._coordinator.leave(self._settings.name, _GOODBYE_S))
+            await self._asker.ask(leave(self._coordinator, self._settings, _GOODBYE_S))
         except (NodeNotFound, ClusterNotFound):
             pass
         except WeftError as error:

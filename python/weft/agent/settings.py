@@ -3,16 +3,18 @@
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from weft import config
+from weft.agent.cloud import CloudSettings, coordinator_of, name_of, read_cloud
 from weft.client.sizes import format_size, parse_size
 from weft.dataplane import MachineMemory
 from weft.model.errors import InvalidField, Misconfigured
 from weft.model.ids import NodeId, parse_node_id
-from weft.model.policy import PORT_FIRST, PORT_LAST
+from weft.model.policy import PORT_FIRST, PORT_LAST, SCRUB_BYTES_PER_S, SCRUB_EVERY_MS
 
 CLUSTER_NAME = "weft"
 
@@ -31,6 +33,11 @@ class NodeSettings(Struct, frozen=True, kw_only=True):
     hostname: str
     cpu_count: int
     memory_bytes: int
+    objects: Path | None = None
+    store_capacity_bytes: int | None = None
+    scrub_bytes_per_s: int = SCRUB_BYTES_PER_S
+    scrub_every_ms: int = SCRUB_EVERY_MS
+    cloud: CloudSettings | None = None
 
 
 def read_settings(
@@ -45,6 +52,10 @@ def read_settings(
     coordinator: str | None = None,
     port_first: int = PORT_FIRST,
     port_last: int = PORT_LAST,
+    objects: str | None = None,
+    store_capacity: str | None = None,
+    scrub_rate: str | None = None,
+    scrub_every_ms: int = SCRUB_EVERY_MS,
     route_to: Callable[[str], str] | None = None,
 ) -> NodeSettings:
     """The settings; what is passed here comes from flags and wins over the environment.
@@ -53,7 +64,8 @@ def read_settings(
     machines reach while nothing keeps them from the memory.
     """
     lend_bytes = _lent(lend, memory)
-    url = config.coordinator_url({**env, "WEFT_COORDINATOR": coordinator} if coordinator else env)
+    url = config.coordinator_url(coordinator_of(env, coordinator))
+    node_id = _named(name_of(env, name, hostname))
     listen_host = host or _host_for(url, route_to or route_from)
     if not config.is_loopback(listen_host) and config.find_secret(env) is None:
         raise Misconfigured(
@@ -66,7 +78,7 @@ def read_settings(
             f"--port-first {port_first} and --port-last {port_last} are no range of ports", variable="--port-first"
         )
     return NodeSettings(
-        name=_named(name or hostname),
+        name=node_id,
         lend_bytes=lend_bytes,
         listen_host=listen_host,
         host=(route_to or route_from)(_host_of(url)) if _is_wildcard(listen_host) else listen_host,
@@ -77,6 +89,11 @@ def read_settings(
         hostname=hostname,
         cpu_count=cpu_count,
         memory_bytes=memory.total_bytes,
+        objects=_store(env, objects, node_id),
+        store_capacity_bytes=parse_size(store_capacity) if store_capacity is not None else None,
+        scrub_bytes_per_s=max(1, parse_size(scrub_rate)) if scrub_rate is not None else SCRUB_BYTES_PER_S,
+        scrub_every_ms=scrub_every_ms,
+        cloud=read_cloud(env, node_id),
     )
 
 
@@ -103,6 +120,13 @@ def _lent(lend: str, memory: MachineMemory) -> int:
             variable="--lend",
         )
     return lend_bytes
+
+
+def _store(env: Mapping[str, str], objects: str | None, name: str) -> Path | None:
+    """Where this node keeps objects: each node of a machine in a directory of its own. `none` keeps none."""
+    if objects == "none":
+        return None
+    return Path(objects).expanduser() if objects else config.data_directory(env) / "objects" / name
 
 
 def _named(name: str) -> NodeId:

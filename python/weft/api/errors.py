@@ -15,6 +15,8 @@ class Family(StrEnum):
     """Whose shapes a route speaks."""
 
     CLUSTER = "cluster"
+    POOLS = "pools"
+    STORAGE = "storage"
     WEFT = "weft"
 
 
@@ -22,6 +24,7 @@ STATUS: Final[dict[type[WeftError], int]] = {
     errors.Rejected: 400,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.Gone: 410,
     errors.ClusterExists: 400,
     errors.NodeExists: 400,
     errors.Invalid: 400,
@@ -30,31 +33,58 @@ STATUS: Final[dict[type[WeftError], int]] = {
     errors.BadArgument: 422,
     errors.BodyTooLarge: 413,
     errors.MethodNotAllowed: 405,
+    errors.UnsupportedMedia: 415,
     errors.Unauthorized: 401,
     errors.Failed: 500,
     errors.Internal: 500,
     errors.Unavailable: 503,
     errors.LenderSilent: 503,
+    errors.CloudProfileOff: 503,
     errors.Busy: 503,
     errors.ShuttingDown: 503,
     errors.JournalFailed: 503,
+    errors.PoolUnavailable: 503,
+    errors.NodeUnavailable: 503,
+    errors.NotReached: 504,
     errors.TimedOut: 504,
     WeftError: 500,
 }
 
 
-def status_of(error: WeftError) -> int:
+INVALID_PARAMS: Final = "INVALID_PARAMS"
+"""What the node seed calls a wrong field, which it answers with 400."""
+
+
+def status_of(error: WeftError, family: Family = Family.WEFT) -> int:
     """The status of an error."""
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    return status_of_class(type(error), family)
 
 
-def status_of_class(kind: type[WeftError]) -> int:
-    """The status every error of a class has."""
+def status_of_class(kind: type[WeftError], family: Family = Family.WEFT) -> int:
+    """The status every error of a class has, where this family is spoken."""
+    if family is Family.POOLS and issubclass(kind, errors.InvalidField):
+        return 400
     return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
+
+
+def code_of_class(kind: type[WeftError], family: Family = Family.WEFT) -> str:
+    """What a family calls an error."""
+    return INVALID_PARAMS if family is Family.POOLS and issubclass(kind, errors.InvalidField) else kind.code
 
 
 def envelope(error: WeftError, family: Family) -> dict[str, Any]:
     """An error's body, in the shape of the family that was spoken to."""
     if family is Family.CLUSTER:
         return {"detail": error.message, "code": error.code}
-    return {"error": error.message, "code": error.code, "fields": error.facts, "temporary": error.temporary}
+    if family is Family.POOLS:
+        return {
+            "success": False,
+            "message": error.message,
+            "node_id": error.facts.get("node_id"),
+            "code": code_of_class(type(error), family),
+        }
+    body = {"error": error.message, "code": error.code, "fields": error.facts, "temporary": error.temporary}
+    if family is Family.STORAGE and "node_id" in error.facts:
+        # The storage seed names the node beside the sentence; that it stands in the fields too is Weft's own.
+        body["node_id"] = error.facts["node_id"]
+    return body

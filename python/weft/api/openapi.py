@@ -6,12 +6,24 @@ from typing import Any, Final
 
 import msgspec
 
-from weft.api.errors import Family, status_of_class
+from weft.api.errors import Family, code_of_class, status_of_class
 from weft.api.routes import Route
 
 VERSION: Final = "3.1.0"
 _COMPONENTS: Final = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)\}")
+
+_WEFT_ENVELOPE: Final[dict[str, Any]] = {
+    "title": "WeftError",
+    "type": "object",
+    "properties": {
+        "error": {"type": "string"},
+        "code": {"type": "string"},
+        "fields": {"type": "object"},
+        "temporary": {"type": "boolean"},
+    },
+    "required": ["error", "code", "fields", "temporary"],
+}
 
 _ENVELOPES: Final[dict[Family, dict[str, Any]]] = {
     Family.CLUSTER: {
@@ -20,17 +32,19 @@ _ENVELOPES: Final[dict[Family, dict[str, Any]]] = {
         "properties": {"detail": {"type": "string"}, "code": {"type": "string"}},
         "required": ["detail", "code"],
     },
-    Family.WEFT: {
-        "title": "WeftError",
+    Family.POOLS: {
+        "title": "PoolsError",
         "type": "object",
         "properties": {
-            "error": {"type": "string"},
+            "success": {"type": "boolean", "const": False},
+            "message": {"type": "string"},
+            "node_id": {"type": ["string", "null"]},
             "code": {"type": "string"},
-            "fields": {"type": "object"},
-            "temporary": {"type": "boolean"},
         },
-        "required": ["error", "code", "fields", "temporary"],
+        "required": ["success", "message", "node_id", "code"],
     },
+    Family.STORAGE: _WEFT_ENVELOPE,
+    Family.WEFT: _WEFT_ENVELOPE,
 }
 
 
@@ -81,6 +95,8 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         parameters += [
             {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in properties.items()
         ]
+    if route.method == "GET":
+        parameters.append(_AT_LEAST)
     parameters.append(
         {
             "name": "Weft-Request-Id",
@@ -100,13 +116,20 @@ def _responses(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
     responses: dict[str, Any] = {str(route.status): success}
     codes: dict[int, list[str]] = {}
     for kind in route.errors:
-        codes.setdefault(status_of_class(kind), []).append(kind.code)
+        codes.setdefault(status_of_class(kind, route.family), []).append(code_of_class(kind, route.family))
     for status, names in sorted(codes.items()):
         schema = {"$ref": _COMPONENTS.format(name=_ENVELOPES[route.family]["title"])}
         responses[str(status)] = {"description": " · ".join(names), "content": _json(schema)}
     return responses
 
 
+_AT_LEAST: Final = {
+    "name": "at_least",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 0},
+    "description": "Wait until the log has come to this position; 504 NOT_REACHED when it does not in time.",
+}
 _POSITION: Final = {"description": "The place in the log this answer follows from.", "schema": {"type": "integer"}}
 
 

@@ -5,34 +5,16 @@ A route names what may be sent, what comes back and what can go wrong. `operatio
 
 from typing import Final
 
-import msgspec
-
 from weft.api.bodies import beat, cluster, region
 from weft.api.errors import Family
+from weft.api.route import BODY_ERRORS, NODE_ERRORS, REGION_ERRORS, WRITE_ERRORS, Route
+from weft.api.tables.nodes import NODES
+from weft.api.tables.objects import OBJECTS
+from weft.api.tables.placing import PLACING
+from weft.api.tables.watching import WATCHING
 from weft.model import errors
-from weft.model.errors import WeftError
 
-
-class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One route. `body`, `query` and `reply` are types; a reply of None is not JSON and is described by `summary`."""
-
-    operation: str
-    method: str
-    path: str
-    summary: str
-    family: Family
-    status: int = 200
-    body: type | None = None
-    query: type | None = None
-    reply: type | None = None
-    errors: tuple[type[WeftError], ...] = ()
-    open_to_all: bool = False
-
-
-_BODY: Final = (errors.MalformedJson, errors.InvalidField, errors.BodyTooLarge)
-_WRITE: Final = (errors.Unavailable,)
-_NODE: Final = (errors.ClusterNotFound, errors.NodeNotFound)
-_REGION: Final = (errors.ClusterNotFound, errors.RegionNotFound)
+__all__ = ["ROUTES", "Route"]
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
@@ -44,7 +26,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=201,
         body=cluster.ClusterBody,
         reply=cluster.ClusterCreated,
-        errors=(errors.ClusterExists, errors.NodeExists, *_BODY, *_WRITE),
+        errors=(errors.ClusterExists, errors.NodeExists, *BODY_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="show_cluster",
@@ -62,7 +44,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Forget the cluster and everything in it.",
         family=Family.CLUSTER,
         reply=cluster.ClusterDestroyedBody,
-        errors=(errors.ClusterNotFound, *_WRITE),
+        errors=(errors.ClusterNotFound, *WRITE_ERRORS),
     ),
     Route(
         operation="register_node",
@@ -72,7 +54,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.CLUSTER,
         body=cluster.NodeBody,
         reply=cluster.NodeJoined,
-        errors=(errors.ClusterNotFound, errors.NodeExists, *_BODY, *_WRITE),
+        errors=(errors.ClusterNotFound, errors.NodeExists, *BODY_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="remove_node",
@@ -81,7 +63,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Leave the cluster. The node's endpoint goes with it, and what it held is lost.",
         family=Family.CLUSTER,
         reply=cluster.NodeRemovedBody,
-        errors=(*_NODE, errors.InvalidField, *_WRITE),
+        errors=(*NODE_ERRORS, errors.InvalidField, *WRITE_ERRORS),
     ),
     Route(
         operation="register_endpoint",
@@ -92,7 +74,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=201,
         body=cluster.EndpointBody,
         reply=cluster.EndpointRegisteredBody,
-        errors=(*_NODE, *_BODY, *_WRITE),
+        errors=(*NODE_ERRORS, *BODY_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="show_endpoint",
@@ -101,7 +83,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="How a node is reached.",
         family=Family.CLUSTER,
         reply=cluster.EndpointInfo,
-        errors=(*_NODE, errors.EndpointNotFound, errors.InvalidField),
+        errors=(*NODE_ERRORS, errors.EndpointNotFound, errors.InvalidField),
     ),
     Route(
         operation="list_endpoints",
@@ -148,7 +130,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         body=beat.BeatBody,
         reply=beat.BeatReply,
-        errors=(*_NODE, errors.IncarnationRetired, *_BODY, *_WRITE),
+        errors=(*NODE_ERRORS, errors.IncarnationRetired, *BODY_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="plan_region",
@@ -159,7 +141,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=201,
         body=region.RegionBody,
         reply=region.RegionInfo,
-        errors=(errors.ClusterNotFound, errors.RegionExists, errors.CapacityExceeded, *_BODY, *_WRITE),
+        errors=(errors.ClusterNotFound, errors.RegionExists, errors.CapacityExceeded, *BODY_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="list_regions",
@@ -178,7 +160,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         query=region.WaitQuery,
         reply=region.RegionInfo,
-        errors=(*_REGION, errors.InvalidField),
+        errors=(*REGION_ERRORS, errors.InvalidField),
     ),
     Route(
         operation="delete_region",
@@ -188,7 +170,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         query=region.ForceQuery,
         reply=region.RegionDeleting,
-        errors=(*_REGION, errors.RegionInUse, errors.InvalidField, *_WRITE),
+        errors=(*REGION_ERRORS, errors.RegionInUse, errors.InvalidField, *WRITE_ERRORS),
     ),
     Route(
         operation="seal_region",
@@ -198,7 +180,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         body=region.EmptyBody,
         reply=region.RegionInfo,
-        errors=(*_REGION, errors.RegionNotReady, errors.RegionInUse, *_BODY, *_WRITE),
+        errors=(*REGION_ERRORS, errors.RegionNotReady, errors.RegionInUse, *BODY_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="open_attachment",
@@ -210,15 +192,15 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=region.AttachmentBody,
         reply=region.AttachmentOpenedBody,
         errors=(
-            *_REGION,
+            *REGION_ERRORS,
             errors.RegionNotReady,
             errors.RegionSealed,
             errors.RegionNotSealed,
             errors.AttachmentConflict,
             errors.NotYet,
             errors.LenderSilent,
-            *_BODY,
-            *_WRITE,
+            *BODY_ERRORS,
+            *WRITE_ERRORS,
         ),
     ),
     Route(
@@ -229,7 +211,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         body=region.EmptyBody,
         reply=region.GrantRenewed,
-        errors=(*_REGION, errors.AttachmentNotFound, *_BODY),
+        errors=(*REGION_ERRORS, errors.AttachmentNotFound, *BODY_ERRORS),
     ),
     Route(
         operation="close_attachment",
@@ -238,6 +220,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Unmap a region.",
         family=Family.WEFT,
         reply=region.AttachmentDetached,
-        errors=(*_REGION, errors.AttachmentNotFound, errors.InvalidField, *_WRITE),
+        errors=(*REGION_ERRORS, errors.AttachmentNotFound, errors.InvalidField, *WRITE_ERRORS),
     ),
+    *NODES,
+    *PLACING,
+    *OBJECTS,
+    *WATCHING,
 )

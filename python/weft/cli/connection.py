@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from weft.client import Cluster
+from weft.client import Client, Cluster
 from weft.client import connect as connect_to
 
 coordinator_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
@@ -18,6 +18,11 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 # A person waits for the answer: long enough for a coordinator that is just starting, and not to wonder any longer.
 PATIENCE_S = 2.0
+
+
+def call(coordinator: str | None) -> Client:
+    """The coordinator's routes, for commands that are about no region."""
+    return Client(coordinator)
 
 
 def connect(coordinator: str | None) -> Cluster:

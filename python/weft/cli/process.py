@@ -19,11 +19,28 @@ def coordinator(context: click.Context) -> None:
     _become("weft.coordinator", context.args)
 
 
-@click.command(context_settings=_PASS_EVERYTHING, add_help_option=False, short_help="Run this machine's node.")
+class _NodeCommand(click.Group):
+    """`weft node` runs a node; `weft node list` and its like are about nodes. The first word decides."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Leave everything that does not begin with a subcommand to the process it is for, unread."""
+        if args and args[0] in self.commands:
+            return super().parse_args(context, args)
+        context.args = args
+        return args
+
+
+@click.group(
+    cls=_NodeCommand,
+    invoke_without_command=True,
+    add_help_option=False,
+    short_help="Run this machine's node; list, drain, resume and remove nodes.",
+)
 @click.pass_context
 def node(context: click.Context) -> None:
     """Run this machine's node: it joins the cluster and lends memory."""
-    _become("weft.agent", context.args)
+    if context.invoked_subcommand is None:
+        _become("weft.agent", context.args)
 
 
 def _become(module: str, arguments: list[str]) -> None:

@@ -6,16 +6,18 @@ calls itself temporary is an answer: what is asked after it is asked anew, under
 """
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from types import NoneType
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Struct
 
+from weft.api.errors import INVALID_PARAMS
 from weft.api.routes import ROUTES, Route
 from weft.client.flow import Flow, Mint, Pause, Send, now
 from weft.client.ports import Request, Response
-from weft.model.errors import Disconnected, Failed, TimedOut, Unavailable, WeftError, from_code
+from weft.model.errors import Disconnected, Failed, InvalidField, TimedOut, Unavailable, WeftError, from_code
 from weft.model.policy import REQUEST_MS_MAX
 
 T = TypeVar("T")
@@ -94,6 +96,8 @@ def parse(call: Call[T], response: Response) -> T:
     """The body of a success, or the error of a refusal, raised."""
     if not 200 <= response.status < 300:
         raise refusal(response)
+    if call.reply is NoneType and not response.body:
+        return cast("T", None)
     try:
         return msgspec.json.decode(response.body, type=call.reply)
     except msgspec.MsgspecError as error:
@@ -111,6 +115,7 @@ class _Envelope(Struct, frozen=True):
     message: str | None = None
     code: str | None = None
     fields: dict[str, Any] = {}
+    node_id: str | None = None
 
 
 def refusal(response: Response) -> WeftError:
@@ -125,4 +130,8 @@ def refusal(response: Response) -> WeftError:
         return kind(
             f"something that is no Weft coordinator answered with status {response.status}", status=response.status
         )
-    return from_code(envelope.code, sentence, envelope.fields)
+    facts = dict(envelope.fields)
+    if envelope.node_id is not None:
+        facts["node_id"] = envelope.node_id
+    code = InvalidField.code if envelope.code == INVALID_PARAMS else envelope.code
+    return from_code(code, sentence, facts)

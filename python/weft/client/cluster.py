@@ -9,7 +9,7 @@ import os
 import socket
 import weakref
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, overload
 
 from weft import config
 from weft.api.bodies.cluster import ClusterInfo, EndpointList, HealthBody
@@ -17,11 +17,13 @@ from weft.api.bodies.region import RegionList
 from weft.client.coordinator import PATIENCE_S, Coordinator
 from weft.client.flow import Flow, run
 from weft.client.http import HttpxHttp
+from weft.client.objects import Objects
 from weft.client.ports import Chance, Clock, Http, SystemClock, system_chance
 from weft.client.region import Region
 from weft.client.sizes import parse_size
 from weft.model.errors import Misconfigured
 from weft.model.grant import http_token
+from weft.model.policy import REPLICA_COUNT
 
 T = TypeVar("T")
 
@@ -84,6 +86,7 @@ class Cluster:
         self._clock = clock or SystemClock()
         self._chance = chance or system_chance()
         self.coordinator = Coordinator(token, patience_s)
+        self.objects = Objects(self)
         # A cluster nobody closed closes its connections when it is forgotten or the program ends; attachments are
         # younger than their cluster, so that at the end they give their leases back before this.
         self._close_http = weakref.finalize(self, http.close)
@@ -127,6 +130,31 @@ class Cluster:
     def capacity(self) -> RegionList:
         """Every region as the coordinator describes it, with what is lent and free in all."""
         return self.ask(self.coordinator.regions())
+
+    def put(
+        self, content: "str | os.PathLike[str] | bytes | bytearray | memoryview", replicas: int = REPLICA_COUNT
+    ) -> str:
+        """Stores the content of a file, or bytes, on so many nodes, and returns the hash it is found by.
+
+        It returns once a majority of the copies are verified and on disks; the cluster makes what is missing. Raises
+        ObjectNotStored when that many could not be had.
+        """
+        return self.objects.put(content, replicas).object_hash
+
+    @overload
+    def get(self, object_hash: str, into: None = None) -> bytes: ...
+
+    @overload
+    def get(self, object_hash: str, into: "str | os.PathLike[str] | bytearray | memoryview") -> int: ...
+
+    def get(
+        self, object_hash: str, into: "str | os.PathLike[str] | bytearray | memoryview | None" = None
+    ) -> bytes | int:
+        """Brings an object here, verified: as bytes, or into a file or a buffer, and then returns how many bytes.
+
+        Raises ObjectNotFound when it was never put, and ObjectUnavailable when no copy of it can be had.
+        """
+        return self.objects.get(object_hash, into)
 
     def describe(self) -> ClusterInfo:
         """The cluster and its members. Raises ClusterNotFound before the first node founded it."""

@@ -3,6 +3,8 @@
 `patience_s` is how long a question may take in all, retries included, beyond what the coordinator was asked to wait.
 """
 
+from collections.abc import Sequence
+from types import NoneType
 from typing import Any, TypeVar
 
 from weft.api.bodies.beat import BeatBody, BeatReply
@@ -18,6 +20,8 @@ from weft.api.bodies.cluster import (
     NodeJoined,
     NodeRemovedBody,
 )
+from weft.api.bodies.object import ObjectBody, ObjectInfo, ObjectList, ObjectTargets, ReplicaBody
+from weft.api.bodies.pools import RegistrationBody, RegistrationReply
 from weft.api.bodies.region import (
     AttachmentBody,
     AttachmentDetached,
@@ -29,10 +33,11 @@ from weft.api.bodies.region import (
     RegionInfo,
     RegionList,
 )
+from weft.api.bodies.storage import Done
 from weft.client.call import Call, perform
 from weft.client.flow import Flow, now
 from weft.model.errors import BadArgument, RegionExists, RegionNotFound, RegionNotReady, TimedOut
-from weft.model.policy import ATTACH_MS_MAX, REQUEST_MS_MAX, reserve_ms_max
+from weft.model.policy import ATTACH_MS_MAX, OBJECT_LIST_MAX, REQUEST_MS_MAX, reserve_ms_max
 
 T = TypeVar("T")
 
@@ -70,6 +75,18 @@ class Coordinator:
     def leave(self, node_id: str, patience_s: float | None = None) -> Flow[NodeRemovedBody]:
         """Lets a node go."""
         return self._ask("remove_node", NodeRemovedBody, patience_s, path={"node_id": node_id})
+
+    def register_pools(self, node: RegistrationBody, patience_s: float | None = None) -> Flow[RegistrationReply]:
+        """Takes a node that runs engines in, or describes it anew. Raises CloudProfileOff."""
+        return self._ask("register_pool_node", RegistrationReply, patience_s, body=node)
+
+    def deregister_pools(self, node_id: str, patience_s: float | None = None) -> Flow[None]:
+        """Lets a node that runs engines go."""
+        return self._ask("deregister_pool_node", NoneType, patience_s, path={"node_id": node_id})
+
+    def use_token(self, token: str | None) -> None:
+        """Shows another token from the next question on."""
+        self._token = token
 
     def register_endpoint(
         self, node_id: str, host: str, port: int, patience_s: float | None = None
@@ -206,6 +223,44 @@ class Coordinator:
         """Deletes a region; with `force` its attachments are closed first."""
         query: dict[str, str | int] = {"force": 1} if force else {}
         return self._ask("delete_region", RegionDeleting, patience_s, path={"name": name}, query=query)
+
+    def register_object(
+        self, object_hash: str, size_bytes: int, replicas: int, patience_s: float | None = None
+    ) -> Flow[Done]:
+        """Puts an object into the books; one that is there stays as it is."""
+        body = ObjectBody(hash=object_hash, size=size_bytes, rf=replicas)
+        return self._ask("register_object", Done, patience_s, body=body)
+
+    def object(self, object_hash: str, patience_s: float | None = None) -> Flow[ObjectInfo]:
+        """An object and who holds it. Raises ObjectNotFound."""
+        return self._ask("show_object", ObjectInfo, patience_s, path={"hash": object_hash})
+
+    def object_targets(
+        self, object_hash: str, without: Sequence[str] = (), patience_s: float | None = None
+    ) -> Flow[ObjectTargets]:
+        """The nodes an object should be put on, leaving out those that were tried."""
+        query: dict[str, str | int] = {"without": ",".join(without)} if without else {}
+        return self._ask("show_object_targets", ObjectTargets, patience_s, path={"hash": object_hash}, query=query)
+
+    def objects(
+        self,
+        *,
+        under_replicated: bool = False,
+        absent: bool = False,
+        after: str = "",
+        limit: int = OBJECT_LIST_MAX,
+        patience_s: float | None = None,
+    ) -> Flow[ObjectList]:
+        """A page of the objects."""
+        query: dict[str, str | int] = {"after": after, "limit": limit}
+        query |= {"under_replicated": 1} if under_replicated else {}
+        query |= {"absent": 1} if absent else {}
+        return self._ask("list_objects", ObjectList, patience_s, query=query)
+
+    def mark_missing(self, object_hash: str, node_id: str, patience_s: float | None = None) -> Flow[Done]:
+        """Says that a node does not hold a copy it should; the node looks."""
+        body = ReplicaBody(hash=object_hash, node_id=node_id)
+        return self._ask("mark_replica_missing", Done, patience_s, body=body)
 
     def _ask(self, operation: str, reply: type[T], patience_s: float | None, **rest: Any) -> Flow[T]:
         call = Call(operation=operation, reply=reply, token=self._token, **rest)

@@ -1,11 +1,13 @@
 """The way over the network: the client's ports on httpx. The one file of the room that knows httpx."""
 
 import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
 
 import httpx
 
-from weft.client.ports import Request, Response
+from weft.client.ports import AsyncStreamed, Request, Response, Streamed
 from weft.model.errors import Disconnected, Failed, TimedOut, Unreachable
 
 # A waiting beat holds one connection, and so does each thread that asks; more than this is a leak.
@@ -38,6 +40,21 @@ class HttpxHttp:
             raise _failure(error, request, self._url, timeout_s) from error
         return _response(answer)
 
+    @contextmanager
+    def stream(self, request: Request, quiet_s: float) -> Iterator[Streamed]:
+        """Sends, and gives the answer as it comes."""
+        try:
+            with self._client.stream(
+                request.method,
+                request.target,
+                headers=dict(request.headers),
+                content=request.body,
+                timeout=_timeout(quiet_s),
+            ) as answer:
+                yield Streamed(status=answer.status_code, headers=_headers(answer), parts=answer.iter_bytes())
+        except httpx.HTTPError as error:
+            raise _failure(error, request, self._url, quiet_s) from error
+
     def close(self) -> None:
         """Closes the pool."""
         self._client.close()
@@ -68,6 +85,21 @@ class AsyncHttpxHttp:
             raise _failure(error, request, self._url, timeout_s) from error
         return _response(answer)
 
+    @asynccontextmanager
+    async def stream(self, request: Request, quiet_s: float) -> AsyncIterator[AsyncStreamed]:
+        """Sends, and gives the answer as it comes."""
+        try:
+            async with self._client.stream(
+                request.method,
+                request.target,
+                headers=dict(request.headers),
+                content=request.body,
+                timeout=_timeout(quiet_s),
+            ) as answer:
+                yield AsyncStreamed(status=answer.status_code, headers=_headers(answer), parts=answer.aiter_bytes())
+        except httpx.HTTPError as error:
+            raise _failure(error, request, self._url, quiet_s) from error
+
     async def close(self) -> None:
         """Closes the pool."""
         await self._client.aclose()
@@ -83,8 +115,11 @@ def _timeout(timeout_s: float) -> httpx.Timeout:
 
 
 def _response(answer: httpx.Response) -> Response:
-    headers = {name.lower(): value for name, value in answer.headers.items()}
-    return Response(status=answer.status_code, headers=MappingProxyType(headers), body=answer.content)
+    return Response(status=answer.status_code, headers=_headers(answer), body=answer.content)
+
+
+def _headers(answer: httpx.Response) -> Mapping[str, str]:
+    return MappingProxyType({name.lower(): value for name, value in answer.headers.items()})
 
 
 def _failure(error: httpx.HTTPError, request: Request, url: str, timeout_s: float) -> Failed:

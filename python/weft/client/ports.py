@@ -7,7 +7,8 @@ connection could be made (the request did not arrive) and Disconnected or TimedO
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
 from msgspec import Struct
@@ -28,6 +29,22 @@ class Response(Struct, frozen=True, kw_only=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Streamed(Struct, frozen=True, kw_only=True):
+    """An answer that goes on: its status, and its parts as they come."""
+
+    status: int
+    headers: Mapping[str, str]
+    parts: Iterator[bytes]
+
+
+class AsyncStreamed(Struct, frozen=True, kw_only=True):
+    """An answer that goes on, awaited."""
+
+    status: int
+    headers: Mapping[str, str]
+    parts: AsyncIterator[bytes]
 
 
 class Http(Protocol):
@@ -51,6 +68,22 @@ class AsyncHttp(Protocol):
 
     async def close(self) -> None:
         """Gives the connections back."""
+        ...
+
+
+class StreamingHttp(Http, Protocol):
+    """Sends requests, and reads answers that go on."""
+
+    def stream(self, request: Request, quiet_s: float) -> AbstractContextManager[Streamed]:
+        """The response as it comes, with no longer silence in it than this."""
+        ...
+
+
+class AsyncStreamingHttp(AsyncHttp, Protocol):
+    """Sends requests, and reads answers that go on, awaited."""
+
+    def stream(self, request: Request, quiet_s: float) -> AbstractAsyncContextManager[AsyncStreamed]:
+        """The response as it comes, with no longer silence in it than this."""
         ...
 
 

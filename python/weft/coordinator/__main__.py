@@ -6,8 +6,10 @@ it was started wrongly, 1 when something broke.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -15,8 +17,12 @@ import time
 import uvloop
 
 from weft.config import CoordinatorSettings, join_address, read_coordinator_settings
-from weft.coordinator.app import Coordinator
+from weft.coordinator.app import Coordinator, Limits
+from weft.coordinator.handoffs import HandoffWatch
 from weft.coordinator.server import Server, bind
+from weft.coordinator.tokens import TokenFile
+from weft.core.placement import Strategy
+from weft.handoff import HandoffDirectory, process_is_alive
 from weft.ledger import Journal, MemoryJournal, SqliteJournal
 from weft.model.errors import JournalLocked, Misconfigured, WeftError
 from weft.telemetry import Log, LogBridge
@@ -72,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 async def _serve(
     settings: CoordinatorSettings, listener: socket.socket, journal: Journal, clock: SystemClock, log: Log
 ) -> None:
+    profile = settings.profile
     coordinator = Coordinator(
         journal,
         clock,
@@ -80,12 +87,25 @@ async def _serve(
         secret=settings.secret,
         name=f"{socket.gethostname()}:{os.getpid()}",
         tokens=settings.tokens,
+        home=not profile.cloud,
+        cluster_name=profile.cluster_name,
+        loopback_exempt=profile.loopback_exempt,
+        strategy=Strategy(profile.placement_strategy),
+        limits=Limits(
+            node_lost_ms=profile.node_timeout_ms,
+            node_purge_ms=profile.node_purge_ms,
+            stale_check_ms=profile.stale_check_ms if profile.cloud else 0,
+        ),
     )
     try:
         await coordinator.start()
     except BaseException:
         await journal.close()
         raise
+    # What the log led to stays for as long as the process; the collector need not look through it again and again.
+    gc.collect()
+    gc.freeze()
+    beside = _work_beside(settings, coordinator, log)
     port = listener.getsockname()[1]
     url = f"http://{join_address(settings.host, port)}"
 
@@ -104,9 +124,28 @@ async def _serve(
         if failing.done():
             failing.result()
     finally:
+        for task in beside:
+            task.cancel()
         failing.cancel()
         await coordinator.stop()
         log.info("stopped")
+
+
+def _work_beside(settings: CoordinatorSettings, coordinator: Coordinator, log: Log) -> list["asyncio.Task[None]"]:
+    """What looks at files: the tokens, and in the home profile the engines of this machine."""
+    tasks: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.info("there is no LLORCH_API_TOKEN_FILE to read again"))
+    if settings.token_file is not None:
+        tokens = TokenFile(coordinator.gate, settings.tokens, settings.token_file, log)
+        tokens.look()
+        loop.add_signal_handler(signal.SIGHUP, lambda: tokens.look(always=True))
+        tasks.append(asyncio.create_task(tokens.keep_looking(), name="tokens"))
+    if not settings.profile.cloud:
+        directory, interval_ms = HandoffDirectory(settings.profile.runtime_dir), settings.profile.watch_interval_ms
+        watch = HandoffWatch(directory, coordinator.bindings, process_is_alive, interval_ms)
+        tasks.append(asyncio.create_task(watch.keep_looking(), name="handoffs"))
+    return tasks
 
 
 def _parser() -> argparse.ArgumentParser:

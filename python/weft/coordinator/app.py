@@ -14,15 +14,29 @@ from weft.api.routes import ROUTES
 from weft.coordinator.attachments import Attachments
 from weft.coordinator.beating import Beating
 from weft.coordinator.beats import Beats
+from weft.coordinator.bindings import Bindings
 from weft.coordinator.changes import Changes
+from weft.coordinator.chronicle import Chronicle
 from weft.coordinator.clusters import Clusters
+from weft.coordinator.dispatching import Dispatching
 from weft.coordinator.endpoints import Endpoints
+from weft.coordinator.healer import Healer
+from weft.coordinator.jobs import Jobs
 from weft.coordinator.leases import Leases
 from weft.coordinator.numbers import Numbers
+from weft.coordinator.objects import Objects
+from weft.coordinator.observations import Observations
+from weft.coordinator.placing import Placing
+from weft.coordinator.pools import PoolNodes
 from weft.coordinator.ports import Clock, Random
 from weft.coordinator.regions import Regions
+from weft.coordinator.roster import Roster
+from weft.coordinator.storage import StorageNodes
 from weft.coordinator.sweep import Sweep
+from weft.coordinator.watch import Watch
 from weft.coordinator.writer import Writer
+from weft.core.liveness import Patience
+from weft.core.placement import Strategy
 from weft.ledger import Journal
 from weft.model.errors import Failed
 from weft.model.grant import grant_key
@@ -31,13 +45,18 @@ from weft.model.policy import (
     ATTACH_MS_MAX,
     LEASE_MS,
     NODE_LOST_MS,
+    NODE_PURGE_MS,
     NODE_SILENT_MS,
+    PULSE_MS_MAX,
     QUEUE_COMMANDS_MAX,
     REQUEST_MS_MAX,
     SWEEP_MS,
 )
 from weft.serve import Gate, Handler, Service, build_app
 from weft.telemetry import Log, Metrics
+
+CLUSTER_NAME = "weft"
+"""What a cluster is called when its first node comes through a door that knows no clusters."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +67,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int = LEASE_MS
     node_silent_ms: int = NODE_SILENT_MS
     node_lost_ms: int = NODE_LOST_MS
+    node_purge_ms: int = NODE_PURGE_MS
+    stale_check_ms: int = 0
     queue_max: int = QUEUE_COMMANDS_MAX
     sweep_ms: int = SWEEP_MS
 
@@ -65,18 +86,35 @@ class Coordinator:
         secret: bytes,
         name: str,
         tokens: tuple[str, ...] = (),
+        home: bool = True,
+        cluster_name: str = CLUSTER_NAME,
+        loopback_exempt: bool = False,
+        strategy: Strategy = Strategy.ROUND_ROBIN,
         limits: Limits = Limits(),  # noqa: B008 — frozen, so sharing it is harmless.
     ) -> None:
         self._journal = journal
         self._log = log
+        self._clock = clock
         self._name = name
         self._limits = limits
-        self._request_prefix = random.draw(8).hex()
+        own_chance = random.draw(16)
+        self._request_prefix = own_chance[:8].hex()
         self._requests_minted = 0
+        self._correlation_prefix = _correlation_prefix(own_chance)
+        self._correlations_minted = 0
+        # Whoever scrapes numbers in the cloud profile needs no token, as with the node seed's coordinator.
+        self.gate = Gate(tokens, exempt=() if home else ("show_metrics",), loopback_exempt=loopback_exempt)
         self.metrics = Metrics()
         self._changes = Changes(clock)
-        self._beats = Beats(clock, self._changes, limits.node_silent_ms)
+        patience = Patience(
+            silent_ms=limits.node_silent_ms, timeout_ms=limits.node_lost_ms, purge_ms=limits.node_purge_ms
+        )
+        self._beats = Beats(clock, self._changes, patience)
         self._leases = Leases(clock, limits.lease_ms)
+        self._observations = Observations()
+        self._roster = Roster(self._beats.verdict)
+        self._jobs = Jobs(clock)
+        self._observations.on_pools(self._jobs.settle)
         self.writer = Writer(
             journal,
             clock,
@@ -87,16 +125,46 @@ class Coordinator:
             queue_max=limits.queue_max,
             append_ms_max=limits.append_ms_max,
         )
-        self.sweep = Sweep(self.writer, self._beats, self._leases, clock, limits.node_lost_ms)
+        self.bindings = Bindings(clock, log)
+        self._chronicle = Chronicle(lambda: self.writer.state, self._beats, self._observations, log, self.metrics)
+        self._pools = PoolNodes(
+            self.writer,
+            self._beats,
+            self._observations,
+            self.bindings,
+            self._chronicle,
+            clock,
+            cloud=not home,
+            cluster_name=cluster_name,
+        )
+        self._storage = StorageNodes(
+            self.writer, self._beats, self._observations, self._chronicle, cluster_name=cluster_name
+        )
+        self.healer = Healer(self.writer, self._beats, self._roster, self.metrics)
+        self.sweep = Sweep(self.writer, self._beats, self._leases, self.healer, log)
+        self._watch = Watch(journal, lambda: self.writer.state.marks.position, self._changes, self.metrics)
+        self._dispatching = Dispatching(
+            self.writer,
+            self._roster,
+            self._observations,
+            self._jobs,
+            random,
+            self.metrics,
+            home=home,
+            check_profile=self._pools.check_profile,
+            strategy=strategy,
+        )
         service = Service(
             routes=ROUTES,
             handlers=self._handlers(grant_key(secret)),
-            gate=Gate(tokens),
+            gate=self.gate,
             position=lambda: self.writer.state.marks.position,
             mint_request_id=self._mint_request_id,
+            mint_correlation_id=self._mint_correlation_id,
             log=log,
             metrics=self.metrics,
             version=__version__,
+            reach=self._watch.reach,
         )
         self.app: ASGIApp = build_app(service)
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,7 +174,14 @@ class Coordinator:
         await self.writer.open(self._name)
         state = self.writer.state
         self._beats.attend(self.writer)
+        self._roster.attend(state)
         self._leases.renew_all(state.attachments.keys())
+        self.writer.listen(self._roster.on_merged)
+        self.writer.listen(self.healer.on_merged)
+        self.writer.listen(self._observations.on_merged)
+        self.writer.listen(self._jobs.on_merged)
+        self.writer.listen(self.bindings.on_merged)
+        self.writer.listen(self._chronicle.on_merged)
         self.writer.listen(self._leases.on_merged)
         self.writer.listen(lambda *_: self._changes.notice())
         self._tasks = [
@@ -138,10 +213,20 @@ class Coordinator:
         raise Failed("this coordinator writes no more: another has begun a newer term; its name is in the log above")
 
     async def _sweep_on(self) -> None:
+        loop, pause_s = asyncio.get_running_loop(), self._limits.sweep_ms / 1_000
+        checked_ms = self._clock.monotonic_ms()
         while True:
-            await asyncio.sleep(self._limits.sweep_ms / 1_000)
+            due_s = loop.time() + pause_s
+            await asyncio.sleep(pause_s)
+            woken_ms = self._clock.monotonic_ms()
+            late_ms = int((loop.time() - due_s) * 1_000)
+            if late_ms > min(PULSE_MS_MAX, self._limits.node_lost_ms // 3):
+                self._log.warning("this process was stopped for a while; no node is blamed for it", late_ms=late_ms)
+                self._beats.excuse(late_ms)
+            at_nodes = woken_ms - checked_ms >= self._limits.stale_check_ms
+            checked_ms = woken_ms if at_nodes else checked_ms
             try:
-                await self.sweep.look()
+                await self.sweep.look(at_nodes=at_nodes)
             except Failed as error:
                 self._log.warning("a sweep could not be finished", code=error.code, reason=error.message)
 
@@ -149,12 +234,18 @@ class Coordinator:
         self._requests_minted += 1
         return RequestId(f"{self._request_prefix}-{self._requests_minted:x}")
 
+    def _mint_correlation_id(self) -> str:
+        self._correlations_minted += 1
+        return f"{self._correlation_prefix}-{self._correlations_minted:012x}"
+
     def _handlers(self, key: bytes) -> dict[str, Handler]:
         """Who answers what, by the route table's operations."""
         writer, beats, changes = self.writer, self._beats, self._changes
+        placing = Placing(writer, self._roster, self._observations)
         clusters = Clusters(writer, beats, __version__)
         endpoints = Endpoints(writer)
         regions = Regions(writer, beats, changes)
+        objects = Objects(writer, self.healer, self._roster)
         attachments = Attachments(writer, beats, self._leases, changes, key, self._limits.attach_ms_max)
         return {
             "found_cluster": clusters.found,
@@ -168,7 +259,19 @@ class Coordinator:
             "show_endpoint": endpoints.show,
             "list_endpoints": endpoints.show_all,
             "show_metrics": Numbers(writer, beats, self.metrics).show,
-            "beat": Beating(writer, beats, self.metrics).beat,
+            "beat": Beating(writer, beats, self._pools, self.healer, self.metrics).beat,
+            "register_pool_node": self._pools.register,
+            "heartbeat": self._pools.heartbeat,
+            "deregister_pool_node": self._pools.deregister,
+            "list_pool_nodes": self._pools.show_all,
+            "list_engines": self._pools.list_engines,
+            "register_storage_node": self._storage.register,
+            "list_storage_nodes": self._storage.show_all,
+            "show_storage_node": self._storage.show,
+            "show_node_stats": self._storage.show_stats,
+            "take_node_stats": self._storage.take_stats,
+            "drain_node": self._storage.drain,
+            "resume_node": self._storage.resume,
             "plan_region": regions.plan,
             "list_regions": regions.show_all,
             "show_region": regions.show,
@@ -177,4 +280,25 @@ class Coordinator:
             "open_attachment": attachments.open,
             "renew_attachment": attachments.renew,
             "close_attachment": attachments.close,
+            "place_key": placing.place,
+            "schedule": placing.schedule,
+            "configure_scheduler": placing.configure,
+            "show_scheduler_config": placing.show_config,
+            "place_job": self._dispatching.place,
+            "show_job": self._dispatching.show,
+            "end_job": self._dispatching.end,
+            "show_availability": self._dispatching.show_availability,
+            "watch_events": self._watch.stream,
+            "register_object": objects.register,
+            "show_object": objects.show,
+            "show_object_targets": objects.show_targets,
+            "list_objects": objects.show_all,
+            "mark_replica_missing": objects.mark_missing,
+            "mark_replica_healed": objects.mark_healed,
         }
+
+
+def _correlation_prefix(chance: bytes) -> str:
+    """All of a random UUID but its last twelve digits, which count: unique, and cheap to make for every request."""
+    digits = chance.hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}"

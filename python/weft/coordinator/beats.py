@@ -20,15 +20,23 @@ from weft.coordinator.ports import Clock
 from weft.coordinator.writer import Writer, internal_cause
 from weft.core.beat import Report, conclude
 from weft.core.holding import target_generation
+from weft.core.liveness import NO_VERDICT, Patience, Standing, Verdict, judge, standing
 from weft.core.node import existing_node
 from weft.core.region import USABLE_STATES
 from weft.core.state import Draft
 from weft.model.commands import AdmitBeat
 from weft.model.errors import IncarnationRetired
-from weft.model.events import ClusterDestroyed, Event, NodeRemoved
-from weft.model.ids import Generation, Incarnation, NodeId
-from weft.model.node import NodeStatus
-from weft.model.policy import NODE_SILENT_MS
+from weft.model.events import (
+    ClusterDestroyed,
+    Event,
+    NodeDescribed,
+    NodeRegistered,
+    NodeRemoved,
+    RegionPlanned,
+    RegionRemoved,
+)
+from weft.model.ids import Generation, Incarnation, NodeId, RegionId
+from weft.model.node import Node, NodeStatus
 
 
 class Heard(NamedTuple):
@@ -52,25 +60,33 @@ class Ended(Enum):
 class Beats:
     """The ear of the coordinator."""
 
-    def __init__(self, clock: Clock, changes: Changes, silent_ms: int = NODE_SILENT_MS) -> None:
+    def __init__(self, clock: Clock, changes: Changes, patience: Patience) -> None:
+        self.patience = patience
         self._clock = clock
         self._changes = changes
-        self._silent_ms = silent_ms
         self._writer: Writer | None = None
         self._heard: dict[NodeId, Heard] = {}
         self._reports: dict[NodeId, Report] = {}
         self._heard_at_ms: dict[NodeId, int] = {}
+        self._offline: set[NodeId] = set()
+        self._known_at_ms: dict[RegionId, int] = {}
+        self._verdict: tuple[int, Verdict] = (-1, NO_VERDICT)
         self._waiting: dict[NodeId, asyncio.Future[Ended]] = {}
         self._draining = False
 
     def attend(self, writer: Writer) -> None:
-        """Begin to listen. Nodes the log knows count as heard now: nobody could have heard them before."""
+        """Begin to listen. Nodes the log knows count as heard now: nobody could have heard them before.
+
+        That is the grace at the start: a coordinator that was away gives every node a whole time-out to be heard in.
+        """
         self._writer = writer
         writer.listen(self._on_merged)
         now_ms = self._clock.monotonic_ms()
         for node in writer.state.nodes.values():
-            if node.incarnation is not None:
+            if node.is_watched:
                 self._heard_at_ms[node.node_id] = now_ms
+            self._note_status(node)
+        self._known_at_ms = dict.fromkeys(writer.state.regions.keys(), now_ms)
 
     @property
     def heard(self) -> Mapping[NodeId, Heard]:
@@ -100,15 +116,50 @@ class Beats:
         return None if at_ms is None else max(0, self._clock.monotonic_ms() - at_ms)
 
     def silent(self, for_ms: int | None = None) -> frozenset[NodeId]:
-        """The nodes not heard for so long. The table is in order of hearing, so this looks no further than it must."""
-        horizon_ms = self._clock.monotonic_ms() - (self._silent_ms if for_ms is None else for_ms)
-        quiet: list[NodeId] = []
-        for node_id, at_ms in self._heard_at_ms.items():
-            if at_ms >= horizon_ms:
-                break
-            if node_id not in self._waiting:
-                quiet.append(node_id)
-        return frozenset(quiet)
+        """The nodes not heard for so long, or for long enough to be suspected of being no longer there."""
+        if for_ms is not None:
+            return frozenset(self._silences_ms(for_ms))
+        assert self._writer is not None, "beats are attended to"
+        nodes, patience = self._writer.state.nodes, self.patience
+        shortest_ms = min(patience.silent_ms, patience.timeout_ms * 2 // 3)
+        return frozenset(
+            node_id
+            for node_id, silence_ms in self._silences_ms(shortest_ms).items()
+            if (node := nodes.get(node_id)) is not None and silence_ms > patience.suspect_ms(node)
+        )
+
+    def standing(self, node: Node) -> Standing:
+        """Where a node stands at this moment, whether or not a sweep has been by."""
+        silence_ms = self.silence_ms(node.node_id)
+        late = silence_ms is not None and silence_ms > self.patience.timeout_ms
+        doubted = late and node.node_id in self.verdict().doubted
+        return standing(node, silence_ms, self.patience, doubted)
+
+    def verdict(self) -> Verdict:
+        """The nodes that are past their time and not written off yet. One look serves everybody in its millisecond."""
+        now_ms = self._clock.monotonic_ms()
+        if self._verdict[0] != now_ms:
+            late = self._silences_ms(self.patience.timeout_ms)
+            fresh = {node_id: silence_ms for node_id, silence_ms in late.items() if node_id not in self._offline}
+            watched_count = len(self._heard_at_ms) - len(self._offline & self._heard_at_ms.keys())
+            self._verdict = (now_ms, judge(fresh, watched_count, self.patience) if fresh else NO_VERDICT)
+        return self._verdict[1]
+
+    def forgettable(self) -> list[NodeId]:
+        """The nodes that have been offline for longer than anybody waits for them."""
+        longest_ms = self.patience.timeout_ms + self.patience.purge_ms
+        return [node_id for node_id in self._silences_ms(longest_ms) if node_id in self._offline]
+
+    def excuse(self, duration_ms: int) -> None:
+        """This process could hear nobody for so long; let no node's silence be longer for it."""
+        now_ms = self._clock.monotonic_ms()
+        self._heard_at_ms = {node_id: min(now_ms, at_ms + duration_ms) for node_id, at_ms in self._heard_at_ms.items()}
+        self._verdict = (-1, NO_VERDICT)
+
+    def notice(self, node_id: NodeId) -> None:
+        """A node was heard, in whatever way. One nobody promised beats for is not watched because of it."""
+        if node_id in self._heard_at_ms:
+            self._mark_heard(node_id)
 
     def holds(self, node_id: NodeId, generation: Generation) -> bool:
         """Whether a node's present life has said that it holds this generation of its target, or a later one."""
@@ -121,6 +172,23 @@ class Beats:
             and heard.report.generation >= generation
         )
 
+    def age_ms(self, region_id: RegionId) -> int:
+        """How long this process has known of a region. One that the log knew before counts from its start."""
+        now_ms = self._clock.monotonic_ms()
+        return now_ms - self._known_at_ms.get(region_id, now_ms)
+
+    async def hear_of(self, node_id: NodeId) -> None:
+        """Take in a beat of the pools door, which names no life. Raises `NodeNotFound`."""
+        writer = self._writer
+        assert writer is not None, "beats are attended to"
+        node = existing_node(writer.state, node_id)
+        if node.status in (NodeStatus.JOINING, NodeStatus.OFFLINE):
+            command = AdmitBeat(node_id=node_id, incarnation=None)
+            await writer.submit(command, internal_cause(f"beat:{node_id}"))
+            existing_node(writer.state, node_id)
+        self._mark_heard(node_id)
+        self._changes.notice()
+
     async def hear(
         self,
         node_id: NodeId,
@@ -128,14 +196,18 @@ class Beats:
         counters: Mapping[str, int],
         lend_bytes: int | None = None,
         peers: Sequence[PeerReport] = (),
+        draining: bool = False,
     ) -> None:
         """Take a beat in, and have decided whatever it means. Raises what refuses it."""
         writer = self._writer
         assert writer is not None, "beats are attended to"
         node = existing_node(writer.state, node_id)
         lends_otherwise = lend_bytes is not None and lend_bytes != node.lend_bytes
-        if node.incarnation != report.incarnation or node.status is NodeStatus.OFFLINE or lends_otherwise:
-            command = AdmitBeat(node_id=node_id, incarnation=report.incarnation, lend_bytes=lend_bytes)
+        is_news = node.status is NodeStatus.OFFLINE or lends_otherwise or (draining and not node.drained)
+        if node.incarnation != report.incarnation or is_news:
+            command = AdmitBeat(
+                node_id=node_id, incarnation=report.incarnation, lend_bytes=lend_bytes, draining=draining
+            )
             await writer.submit(command, internal_cause(f"beat:{node_id}"))
             # The node may have gone, or gone on to another life, while this was being decided.
             self._check_life(node_id, report.incarnation)
@@ -168,6 +240,10 @@ class Beats:
             if ended is not Ended.LEFT and node_id in self._heard:
                 self._mark_heard(node_id)
         self._check_life(node_id, incarnation)
+
+    def answer(self, node_id: NodeId) -> None:
+        """Answer the beat of a node that waits here: there is news for it that is no change of its target."""
+        self._release(node_id, Ended.CHANGED)
 
     def drain(self) -> None:
         """The process is stopping: answer every beat that waits, and keep none from now on."""
@@ -202,7 +278,7 @@ class Beats:
             region = writer.state.regions.get(region_id)
             if region is None or (region.state in USABLE_STATES and not report.failed):
                 continue
-            command = conclude(writer.state, region, self._reports, self.silent(), self._clock.now_ms())
+            command = conclude(writer.state, region, self._reports, self.silent(), self.age_ms(region_id))
             if command is not None:
                 await writer.submit(command, internal_cause(f"beat:{node_id}"))
 
@@ -210,15 +286,46 @@ class Beats:
         """Move a node to the end of the table, which is its order of hearing."""
         self._heard_at_ms.pop(node_id, None)
         self._heard_at_ms[node_id] = self._clock.monotonic_ms()
+        self._verdict = (-1, NO_VERDICT)
+
+    def _silences_ms(self, longer_than_ms: int) -> dict[NodeId, int]:
+        """Who has been silent for longer. The table is in order of hearing, so this looks no further than it must."""
+        now_ms = self._clock.monotonic_ms()
+        quiet: dict[NodeId, int] = {}
+        for node_id, at_ms in self._heard_at_ms.items():
+            if now_ms - at_ms <= longer_than_ms:
+                break
+            if node_id not in self._waiting:
+                quiet[node_id] = now_ms - at_ms
+        return quiet
+
+    def _note_status(self, node: Node) -> None:
+        if node.status is NodeStatus.OFFLINE:
+            self._offline.add(node.node_id)
+        else:
+            self._offline.discard(node.node_id)
 
     def _on_merged(self, draft: Draft, events: list[Event]) -> None:
         """Wake the beats whose target this batch changed, and forget what is gone."""
         for event in events:
-            if isinstance(event, NodeRemoved):
+            if isinstance(event, RegionPlanned):
+                self._known_at_ms[event.region_id] = self._clock.monotonic_ms()
+            elif isinstance(event, RegionRemoved):
+                self._known_at_ms.pop(event.region_id, None)
+            elif isinstance(event, NodeRemoved):
                 self._forget(event.node_id)
             elif isinstance(event, ClusterDestroyed):
-                for node_id in list(self._heard_at_ms):
+                self._known_at_ms.clear()
+                for node_id in [*self._heard_at_ms, *self._offline]:
                     self._forget(node_id)
+            elif isinstance(event, NodeRegistered) and event.node.engines is not None:
+                self._mark_heard(event.node.node_id)
+            elif isinstance(event, NodeDescribed) and event.engines is not None:
+                self._mark_heard(event.node_id)
+        for node_id in draft.nodes.changed:
+            if (node := draft.nodes.get(node_id)) is not None:
+                self._note_status(node)
+        self._verdict = (-1, NO_VERDICT)
         if not self._waiting:
             return
         before = draft.base_marks.sequence
@@ -233,6 +340,7 @@ class Beats:
         self._heard.pop(node_id, None)
         self._reports.pop(node_id, None)
         self._heard_at_ms.pop(node_id, None)
+        self._offline.discard(node_id)
         self._release(node_id, Ended.CHANGED)
 
     def _release(self, node_id: NodeId, why: Ended) -> None:

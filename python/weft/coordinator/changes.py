@@ -14,6 +14,11 @@ class Changes:
         self._waiting: set[asyncio.Future[None]] = set()
         self._draining = False
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the process is stopping."""
+        return self._draining
+
     def notice(self) -> None:
         """Have everybody look again."""
         waiting, self._waiting = self._waiting, set()

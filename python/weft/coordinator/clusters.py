@@ -19,7 +19,7 @@ from weft.core.region import existing_region
 from weft.model.commands import DestroyCluster, RemoveNode
 from weft.model.events import ClusterDestroyed
 from weft.model.ids import parse_node_id, parse_region_name, spell_node_id
-from weft.model.node import Node
+from weft.model.node import Node, NodeStatus
 from weft.model.region import locate
 from weft.serve import Call
 
@@ -36,12 +36,13 @@ class Clusters:
         """POST /cluster."""
         command = cluster_to_command(call.body)
         await self._writer.submit(command, cause_of(call))
-        active = [joining.node for joining in command.nodes if joining.node.status == "online"]
+        active = [joining.node.machine for joining in command.nodes if joining.node.status == "online"]
+        machines = [machine for machine in active if machine is not None]
         return ClusterCreated(
             cluster_name=command.name,
             nodes=len(command.nodes),
-            total_memory_mb=sum(node.machine.memory_mb for node in active),
-            total_vcpus=sum(node.machine.cpu_count for node in active),
+            total_memory_mb=sum(machine.memory_mb for machine in machines),
+            total_vcpus=sum(machine.cpu_count for machine in machines),
         )
 
     async def show(self, call: Call) -> ClusterInfo:  # noqa: ARG002
@@ -50,19 +51,25 @@ class Clusters:
         cluster, ledger = existing_cluster(state), state.ledger
         assert ledger is not None, "a cluster is founded in a ledger"
         nodes = sorted(state.nodes.values(), key=_order)
-        active = [node for node in nodes if node.active]
+        statuses = {node.node_id: self._beats.standing(node).status for node in nodes}
+        active = [node for node in nodes if statuses[node.node_id] is NodeStatus.ONLINE]
         return ClusterInfo(
             name=cluster.name,
             nodes=len(nodes),
             active_nodes=len(active),
-            total_memory_mb=sum(node.machine.memory_mb for node in active),
-            total_vcpus=sum(node.machine.cpu_count for node in active),
+            total_memory_mb=sum(node.memory_mb for node in active),
+            total_vcpus=sum(node.cpu_count for node in active),
             vm_running=False,
             created_at=iso_time(cluster.founded_at_ms),
             cluster_id=ledger.cluster_id.hex(),
             position=state.marks.position,
             members=[
-                node_to_body(node, self._beats.silence_ms(node.node_id), self._beats.peers_of(node.node_id))
+                node_to_body(
+                    node,
+                    statuses[node.node_id],
+                    self._beats.silence_ms(node.node_id),
+                    self._beats.peers_of(node.node_id),
+                )
                 for node in nodes
             ],
         )

@@ -9,6 +9,7 @@ from weft.coordinator.beats import Beats, Heard
 from weft.coordinator.writer import Writer
 from weft.core.cluster import existing_cluster
 from weft.core.region import can_lend
+from weft.model.node import NodeStatus
 from weft.serve import Call, Content
 from weft.telemetry import PROMETHEUS_TYPE, Metrics
 
@@ -39,13 +40,13 @@ class Numbers:
             return Content(self._metrics.text().encode(), PROMETHEUS_TYPE.encode())
         state = self._writer.state
         cluster = existing_cluster(state)
-        active = [node for node in state.nodes.values() if node.active]
+        active = [node for node in state.nodes.values() if self._beats.standing(node).status is NodeStatus.ONLINE]
         return MetricsBody(
             cluster_name=cluster.name,
             total_nodes=len(state.nodes),
             active_nodes=len(active),
-            total_memory_mb=sum(node.machine.memory_mb for node in active),
-            total_vcpus=sum(node.machine.cpu_count for node in active),
+            total_memory_mb=sum(node.memory_mb for node in active),
+            total_vcpus=sum(node.cpu_count for node in active),
             remote_fault_rate=self._rate(),
             remote_miss_ratio=self._miss_ratio(),
             avg_fault_latency_us=self._mean_us(),

@@ -128,8 +128,8 @@ class Writer:
             for command in (OpenLedger(policy=LedgerPolicy()), OpenTerm(writer=writer))
         ]
         await self._write(first)
-        for pending in first:
-            await pending.future
+        # Both at once: of two refusals the second would be an error that nobody looked at.
+        await asyncio.gather(*(pending.future for pending in first))
         assert self.state.ledger is not None, "a log that was opened has a ledger"
         self._term = self.state.ledger.term
 

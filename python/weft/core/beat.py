@@ -35,11 +35,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def conclude(
-    view: View, region: Region, reports: Mapping[NodeId, Report], silent: frozenset[NodeId], now_ms: int
+    view: View, region: Region, reports: Mapping[NodeId, Report], silent: frozenset[NodeId], age_ms: int
 ) -> Command | None:
-    """The command that what was heard of a region amounts to, or None."""
+    """The command that what was heard of a region amounts to, or None.
+
+    `age_ms` is how long the region has been known, by a clock that only grows: by one that people set, every plan would
+    fail at once when it is put forward, and none for as long as it was put back.
+    """
     if region.state is RegionState.PLANNED:
-        return _conclude_planned(region, reports, now_ms)
+        return _conclude_planned(region, reports, age_ms)
     if region.state in USABLE_STATES:
         return _conclude_usable(region, reports)
     if region.state is RegionState.DELETING:
@@ -47,7 +51,7 @@ def conclude(
     return None
 
 
-def _conclude_planned(region: Region, reports: Mapping[NodeId, Report], now_ms: int) -> Command | None:
+def _conclude_planned(region: Region, reports: Mapping[NodeId, Report], age_ms: int) -> Command | None:
     waiting: list[NodeId] = []
     for extent in region.layout.extents():
         for replica in extent.replicas:
@@ -61,7 +65,7 @@ def _conclude_planned(region: Region, reports: Mapping[NodeId, Report], now_ms: 
                 waiting.append(replica.node_id)
     if not waiting:
         return ConfirmRegion(region_id=region.region_id)
-    if now_ms - region.created_at_ms > reserve_ms_max(region.size_bytes):
+    if age_ms > reserve_ms_max(region.size_bytes):
         names = ", ".join(dict.fromkeys(waiting))
         return FailRegion(region_id=region.region_id, error=f"no memory from {names} in time")
     return None

@@ -70,10 +70,12 @@ def apply_cluster_founded(draft: Draft, event: ClusterFounded) -> None:
 def apply_cluster_destroyed(draft: Draft, event: ClusterDestroyed) -> None:  # noqa: ARG001
     """Nothing is left but the log."""
     draft.cluster = None
+    draft.scheduler = None
     draft.nodes.clear()
     draft.endpoints.clear()
     draft.regions.clear()
     draft.region_ids.clear()
     draft.attachments.clear()
+    draft.objects.clear()
     draft.holdings.clear()
     draft.marks = draft.marks._replace(endpoints_generation=Generation(draft.marks.sequence))

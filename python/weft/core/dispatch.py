@@ -8,9 +8,10 @@ and a test holds every command and every event to have its row.
 from collections.abc import Callable
 from typing import Any, Final
 
-from weft.core import attachment, cluster, endpoint, node, region
+from weft.core import attachment, cluster, endpoint, node, region, scheduler
+from weft.core import object as objects
 from weft.core.moment import Moment
-from weft.core.state import Draft, View
+from weft.core.state import Draft, Marks, View
 from weft.model import commands, events
 from weft.model.commands import Command
 from weft.model.events import Event
@@ -21,6 +22,10 @@ DECISIONS: Final[dict[type, Callable[[View, Any, Moment], tuple[Event, ...]]]] =
     commands.FoundCluster: cluster.decide_found,
     commands.DestroyCluster: cluster.decide_destroy,
     commands.RegisterNode: node.decide_register_node,
+    commands.DescribeNode: node.decide_describe_node,
+    commands.DrainNode: node.decide_drain_node,
+    commands.ResumeNode: node.decide_resume_node,
+    commands.PurgeNode: node.decide_purge_node,
     commands.RemoveNode: node.decide_remove_node,
     commands.AdmitBeat: node.decide_admit_beat,
     commands.GiveUpNode: node.decide_give_up_node,
@@ -34,6 +39,11 @@ DECISIONS: Final[dict[type, Callable[[View, Any, Moment], tuple[Event, ...]]]] =
     commands.FinishRegion: region.decide_finish_region,
     commands.OpenAttachment: attachment.decide_open_attachment,
     commands.CloseAttachment: attachment.decide_close_attachment,
+    commands.ConfigureScheduler: scheduler.decide_configure_scheduler,
+    commands.RegisterObject: objects.decide_register_object,
+    commands.MarkMissing: objects.decide_mark_missing,
+    commands.MarkHealed: objects.decide_mark_healed,
+    commands.ReportReplicas: objects.decide_report_replicas,
 }
 
 LISTENS: Final = frozenset({commands.PlanRegion, commands.DeleteRegion, commands.FinishRegion})
@@ -45,6 +55,10 @@ APPLICATIONS: Final[dict[type, Callable[[Draft, Any], None]]] = {
     events.ClusterFounded: cluster.apply_cluster_founded,
     events.ClusterDestroyed: cluster.apply_cluster_destroyed,
     events.NodeRegistered: node.apply_node_registered,
+    events.NodeDescribed: node.apply_node_described,
+    events.NodeAppeared: node.apply_node_appeared,
+    events.NodeDrained: node.apply_node_drained,
+    events.NodeResumed: node.apply_node_resumed,
     events.NodeRemoved: node.apply_node_removed,
     events.NodeIncarnated: node.apply_node_incarnated,
     events.NodeLost: node.apply_node_lost,
@@ -60,6 +74,10 @@ APPLICATIONS: Final[dict[type, Callable[[Draft, Any], None]]] = {
     events.RegionRemoved: region.apply_region_removed,
     events.AttachmentOpened: attachment.apply_attachment_opened,
     events.AttachmentClosed: attachment.apply_attachment_closed,
+    events.SchedulerConfigured: scheduler.apply_scheduler_configured,
+    events.ObjectRegistered: objects.apply_object_registered,
+    events.ReplicaAdded: objects.apply_replica_added,
+    events.ReplicaRemoved: objects.apply_replica_removed,
 }
 
 
@@ -70,5 +88,6 @@ def decide(view: View, command: Command, moment: Moment) -> tuple[Event, ...]:
 
 def apply(draft: Draft, event: Event) -> None:
     """Take an event into a draft. Its place in the count of all events is settled before its rule runs."""
-    draft.marks = draft.marks._replace(sequence=draft.marks.sequence + 1)
+    marks = draft.marks
+    draft.marks = Marks(marks.position, marks.log_digest, marks.sequence + 1, marks.endpoints_generation)
     APPLICATIONS[type(event)](draft, event)

@@ -20,8 +20,10 @@ from weft.model.cluster import Cluster
 from weft.model.endpoint import Endpoint
 from weft.model.ids import AttachmentId, ClusterId, Generation, NodeId, Position, RegionId, RegionName, Term
 from weft.model.node import Node
+from weft.model.object import ObjectHash, StoredObject
 from weft.model.policy import LedgerPolicy
 from weft.model.region import Region
+from weft.model.scheduling import SchedulerConfig
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -50,49 +52,50 @@ class Marks(NamedTuple):
 class Rows(Generic[Key, Row]):
     """The merged rows of one table."""
 
-    __slots__ = ("_rows",)
+    __slots__ = ("rows",)
 
     def __init__(self) -> None:
-        self._rows: dict[Key, Row] = {}
+        self.rows: dict[Key, Row] = {}
 
     def get(self, key: Key, /) -> Row | None:
         """The row, or None."""
-        return self._rows.get(key)
+        return self.rows.get(key)
 
     def __contains__(self, key: object, /) -> bool:
-        return key in self._rows
+        return key in self.rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def keys(self) -> Iterator[Key]:
         """Every key."""
-        return iter(self._rows)
+        return iter(self.rows)
 
     def values(self) -> Iterator[Row]:
         """Every row."""
-        return iter(self._rows.values())
+        return iter(self.rows.values())
 
     def items(self) -> Iterator[tuple[Key, Row]]:
         """Every key with its row."""
-        return iter(self._rows.items())
+        return iter(self.rows.items())
 
     def take_in(self, overlay: "Overlay[Key, Row]") -> None:
         """Merge a draft's changes."""
         for key, row in overlay.changed.items():
             if row is _ABSENT:
-                self._rows.pop(key, None)
+                self.rows.pop(key, None)
             else:
-                self._rows[key] = cast("Row", row)
+                self.rows[key] = cast("Row", row)
 
 
 class Overlay(Generic[Key, Row]):
     """A draft of one table: the merged rows, and what this batch changed."""
 
-    __slots__ = ("_base", "_growth", "changed")
+    # Every event that is applied comes through here several times, so lookups go to the merged rows themselves.
+    __slots__ = ("_growth", "_rows", "changed")
 
     def __init__(self, base: Rows[Key, Row]) -> None:
-        self._base = base
+        self._rows = base.rows
         self._growth = 0
         self.changed: dict[Key, Row | object] = {}
 
@@ -100,23 +103,23 @@ class Overlay(Generic[Key, Row]):
         """The row as this draft has it, or None."""
         row = self.changed.get(key)
         if row is None:
-            return self._base.get(key)
+            return self._rows.get(key)
         return None if row is _ABSENT else cast("Row", row)
 
     def __contains__(self, key: object, /) -> bool:
         row = self.changed.get(cast("Key", key))
-        return key in self._base if row is None else row is not _ABSENT
+        return key in self._rows if row is None else row is not _ABSENT
 
     def __len__(self) -> int:
-        return len(self._base) + self._growth
+        return len(self._rows) + self._growth
 
     def keys(self) -> Iterator[Key]:
         """Every key this draft has."""
-        for key in self._base.keys():  # noqa: SIM118 — a table is not iterated by itself, it says what it yields.
+        for key in self._rows:
             if self.changed.get(key) is not _ABSENT:
                 yield key
         for key, row in self.changed.items():
-            if row is not _ABSENT and key not in self._base:
+            if row is not _ABSENT and key not in self._rows:
                 yield key
 
     def values(self) -> Iterator[Row]:
@@ -128,9 +131,11 @@ class Overlay(Generic[Key, Row]):
 
     def put(self, key: Key, row: Row) -> None:
         """Set a row."""
-        if key not in self:
+        changed = self.changed
+        before = changed.get(key)
+        if before is _ABSENT or (before is None and key not in self._rows):
             self._growth += 1
-        self.changed[key] = row
+        changed[key] = row
 
     def remove(self, key: Key) -> None:
         """Take a row away; one that is not there stays away."""
@@ -155,19 +160,23 @@ class State:
         "ledger",
         "marks",
         "nodes",
+        "objects",
         "publishers",
         "region_ids",
         "regions",
+        "scheduler",
     )
 
     def __init__(self) -> None:
         self.ledger: Ledger | None = None
         self.cluster: Cluster | None = None
+        self.scheduler: SchedulerConfig | None = None
         self.nodes = Rows[NodeId, Node]()
         self.endpoints = Rows[NodeId, Endpoint]()
         self.regions = Rows[RegionId, Region]()
         self.region_ids = Rows[RegionName, RegionId]()
         self.attachments = Rows[AttachmentId, Attachment]()
+        self.objects = Rows[ObjectHash, StoredObject]()
         self.holdings = Rows[NodeId, tuple[RegionId, ...]]()
         self.publishers = Rows[str, int]()
         self.marks = Marks()
@@ -177,11 +186,13 @@ class State:
         assert draft.base_marks == self.marks, "a draft is merged onto the state it was drafted on"
         self.ledger = draft.ledger
         self.cluster = draft.cluster
+        self.scheduler = draft.scheduler
         self.nodes.take_in(draft.nodes)
         self.endpoints.take_in(draft.endpoints)
         self.regions.take_in(draft.regions)
         self.region_ids.take_in(draft.region_ids)
         self.attachments.take_in(draft.attachments)
+        self.objects.take_in(draft.objects)
         self.holdings.take_in(draft.holdings)
         self.publishers.take_in(draft.publishers)
         self.marks = draft.marks
@@ -199,20 +210,24 @@ class Draft:
         "ledger",
         "marks",
         "nodes",
+        "objects",
         "publishers",
         "region_ids",
         "regions",
+        "scheduler",
     )
 
     def __init__(self, state: State) -> None:
         self.base_marks = state.marks
         self.ledger = state.ledger
         self.cluster = state.cluster
+        self.scheduler = state.scheduler
         self.nodes = Overlay(state.nodes)
         self.endpoints = Overlay(state.endpoints)
         self.regions = Overlay(state.regions)
         self.region_ids = Overlay(state.region_ids)
         self.attachments = Overlay(state.attachments)
+        self.objects = Overlay(state.objects)
         self.holdings = Overlay(state.holdings)
         self.publishers = Overlay(state.publishers)
         self.marks = state.marks
@@ -224,12 +239,18 @@ View: TypeAlias = State | Draft
 
 def state_digest(state: State) -> Digest:
     """The digest of everything the log implies, in order of key. Equal logs give equal digests, byte for byte."""
-    singles: list[tuple[str, Any]] = [("cluster", state.cluster), ("ledger", state.ledger), ("marks", state.marks)]
+    singles: list[tuple[str, Any]] = [
+        ("cluster", state.cluster),
+        ("ledger", state.ledger),
+        ("marks", state.marks),
+        ("scheduler", state.scheduler),
+    ]
     return table_digest(
         [
             ("attachments", sorted(state.attachments.items())),
             ("endpoints", sorted(state.endpoints.items())),
             ("nodes", sorted(state.nodes.items())),
+            ("objects", sorted(state.objects.items())),
             ("publishers", sorted(state.publishers.items())),
             ("regions", sorted(state.regions.items())),
             ("singles", singles),

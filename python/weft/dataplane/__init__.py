@@ -1,6 +1,7 @@
 """The Python face of the data plane: remote memory, what a node lends, the pager. Only it imports the native core."""
 
-from weft.dataplane.lender import HeldExtent, Lender, PeerDistance
+from weft.dataplane.holder import Holder, Party, Sink, Source, persistently
+from weft.dataplane.lender import HeldExtent, Lender, Message, PeerDistance
 from weft.dataplane.machine import MachineMemory, limits, measure_memory, report_machine
 from weft.dataplane.memory import RegionMemory
 from weft.dataplane.pager import Local, PageOwner, Pager, Remote, Unknown
@@ -9,16 +10,22 @@ from weft.dataplane.stats import FaultStats
 __all__ = [
     "FaultStats",
     "HeldExtent",
+    "Holder",
     "Lender",
     "Local",
     "MachineMemory",
+    "Message",
     "PageOwner",
     "Pager",
+    "Party",
     "PeerDistance",
     "RegionMemory",
     "Remote",
+    "Sink",
+    "Source",
     "Unknown",
     "limits",
     "measure_memory",
+    "persistently",
     "report_machine",
 ]

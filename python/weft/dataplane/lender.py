@@ -8,8 +8,13 @@ from types import TracebackType
 from typing import Self
 
 from msgspec import Struct
+from typing_extensions import Buffer
 
 from weft._native import Connection, Server
+from weft.dataplane.holder import Holder, Party
+from weft.model.attachment import Mode, Right
+from weft.model.grant import Grant, grant_key, mint
+from weft.model.ids import ClusterId, Generation, RegionId
 
 
 class HeldExtent(Struct, frozen=True, kw_only=True):
@@ -28,6 +33,15 @@ class PeerDistance(Struct, frozen=True, kw_only=True):
     tier: str
 
 
+class Message(Struct, frozen=True, kw_only=True):
+    """What a peer sent. `ticket` is where the answer goes, None when the sender wants none."""
+
+    sender: str
+    topic: int
+    payload: bytes
+    ticket: tuple[int, int, int] | None
+
+
 class Lender:
     """The extents of one life of a node, listening at `host` and `port` from its making to its close.
 
@@ -39,6 +53,7 @@ class Lender:
         self._server = server
         self._cluster_id = cluster_id
         self._secret = secret
+        self._grant_key = grant_key(secret)
         self._name = name
         self._incarnation = incarnation
 
@@ -121,6 +136,56 @@ class Lender:
             return PeerDistance(rtt_us=connection.ping(timeout_ms), tier=connection.tier)
         finally:
             connection.close()
+
+    def grant(self, region_id: str, generation: int, holder: str, *, write: bool, expires_at_ms: int) -> bytes:
+        """The right to reach memory of this machine that no region of the cluster is made of, such as a staging slot.
+
+        Whoever holds the cluster's secret can mint one; what keeps regions apart is that nobody else mints for them.
+        """
+        sealed = Grant(
+            cluster_id=ClusterId(self._cluster_id),
+            region_id=RegionId(region_id),
+            generation=Generation(generation),
+            mode=Mode.EXCLUSIVE if write else Mode.READ,
+            rights=Right.READ | Right.WRITE if write else Right.READ,
+            holder=holder,
+            expires_at_ms=expires_at_ms,
+        )
+        return mint(sealed, self._grant_key)
+
+    def read_extent(self, region_id: str, index: int, offset: int, into: Buffer) -> int:
+        """Copies from an extent held here, without the network."""
+        return self._server.read_extent(region_id, index, offset, into)
+
+    def write_extent(self, region_id: str, index: int, offset: int, data: Buffer) -> int:
+        """Copies into an extent held here, without the network."""
+        return self._server.write_extent(region_id, index, offset, data)
+
+    def receive(self, timeout_ms: int) -> Message | None:
+        """The next message of any peer, or None when none came in time."""
+        received = self._server.receive_message(timeout_ms)
+        if received is None:
+            return None
+        sender, topic, payload, ticket = received
+        return Message(sender=sender, topic=topic, payload=payload, ticket=ticket)
+
+    def answer(self, ticket: tuple[int, int, int], data: bytes) -> None:
+        """Answers a message. An answer nobody waits for any more goes nowhere."""
+        self._server.answer(ticket, data)
+
+    def refuse(self, ticket: tuple[int, int, int], code: str, detail: str) -> None:
+        """Refuses a message, with one of the wire's codes."""
+        self._server.refuse(ticket, code, detail)
+
+    @property
+    def incarnation(self) -> int:
+        """The life this is of."""
+        return self._incarnation
+
+    def dial(self, node_id: str, host: str, port: int) -> Holder:
+        """Another node's store, as this node reaches it."""
+        party = Party(cluster_id=self._cluster_id, secret=self._secret, name=self._name, incarnation=self._incarnation)
+        return Holder.dial(party, node_id, host, port)
 
     def close(self) -> None:
         """Stops listening, ends the connections and gives all memory back. Closing twice is harmless."""

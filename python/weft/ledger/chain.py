@@ -30,10 +30,11 @@ def verify_run(rows: Iterable[StoredBatch], after: Position, parent: Digest, pat
         due = Position(after + len(run) + 1)
         if row.position != due:
             raise damaged(path, due, "is missing")
-        if log_digest(row.body) != row.digest:
+        digest = log_digest(row.body)
+        if digest != row.digest:
             raise damaged(path, due, "does not have the digest it was stored with")
         try:
-            sealed = unseal(row.body, due)
+            sealed = unseal(row.body, due, digest)
         except JournalDamaged as error:
             raise damaged(path, due, f"is not what belongs there ({error.message})") from error
         if row.parent != parent or sealed.batch.parent != parent:

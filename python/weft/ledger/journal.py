@@ -30,6 +30,10 @@ class Journal(Protocol):
         """
         ...
 
+    async def oldest(self) -> Position:
+        """The position of the oldest batch that is still kept, 0 when there is none."""
+        ...
+
     async def tail(self) -> Position:
         """The position of the last batch kept, 0 when there is none."""
         ...

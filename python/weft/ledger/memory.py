@@ -34,6 +34,11 @@ class MemoryJournal:
         parent = Digest(self._rows[after - 1].digest) if after > 0 else NO_DIGEST
         return verify_run(self._rows[after : after + count_max], after, parent, "the memory journal")
 
+    async def oldest(self) -> Position:
+        """The position of the oldest batch kept."""
+        self._check_open()
+        return Position(self._rows[0].position if self._rows else 0)
+
     async def tail(self) -> Position:
         """The position of the last batch kept."""
         self._check_open()

@@ -64,6 +64,10 @@ class SqliteJournal:
         """The batches after a position."""
         return await self._run(lambda: self._read(after, count_max))
 
+    async def oldest(self) -> Position:
+        """The position of the oldest batch kept."""
+        return await self._run(self._oldest)
+
     async def tail(self) -> Position:
         """The position of the last batch kept."""
         return await self._run(lambda: self._tail()[0])
@@ -150,6 +154,10 @@ class SqliteJournal:
         if row is None:
             raise damaged(str(self.path), position, "is missing")
         return Digest(row[0])
+
+    def _oldest(self) -> Position:
+        row = self._connection.execute("SELECT min(position) FROM batches").fetchone()
+        return Position(row[0] or 0)
 
     def _tail(self) -> tuple[Position, Digest]:
         row = self._connection.execute("SELECT position, digest FROM tail").fetchone()

@@ -39,7 +39,7 @@ class Closing(StrEnum):
     REGION_DELETED = "region_deleted"
 
 
-class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An open attachment. A closed one is no row at all."""
 
     attachment_id: AttachmentId

@@ -20,7 +20,7 @@ from weft.model.ids import ClusterId, Position, Term
 FORMAT: Final = 1
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One event, who counted it and why it happened."""
 
     sequence: int
@@ -28,7 +28,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     event: Event
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The envelope. Everything that is true of all its events stands here once."""
 
     format: int = FORMAT
@@ -41,7 +41,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
 
 
-class SealedBatch(msgspec.Struct, frozen=True, kw_only=True):
+class SealedBatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A batch with its canonical bytes and their digest, computed once and carried along."""
 
     batch: Batch
@@ -58,8 +58,11 @@ def seal(batch: Batch) -> SealedBatch:
     return SealedBatch(batch=batch, body=body, digest=log_digest(body))
 
 
-def unseal(body: bytes, position: Position) -> SealedBatch:
-    """Read a batch back. Raises `JournalDamaged` when the bytes are not a batch of this format at this position."""
+def unseal(body: bytes, position: Position, digest: Digest | None = None) -> SealedBatch:
+    """Read a batch back; `digest` is its bytes', where that is known already.
+
+    Raises `JournalDamaged` when the bytes are not a batch of this format at this position.
+    """
     try:
         batch = _decoder.decode(body)
     except msgspec.DecodeError as error:
@@ -71,4 +74,4 @@ def unseal(body: bytes, position: Position) -> SealedBatch:
         )
     if batch.position != position:
         raise JournalDamaged(f"the batch at position {position} says it is at {batch.position}", position=position)
-    return SealedBatch(batch=batch, body=body, digest=log_digest(body))
+    return SealedBatch(batch=batch, body=body, digest=log_digest(body) if digest is None else digest)

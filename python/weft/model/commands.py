@@ -9,8 +9,10 @@ import msgspec
 from weft.model.attachment import Closing, Mode
 from weft.model.endpoint import EndpointHalf
 from weft.model.ids import AttachmentId, Incarnation, NodeId, RegionId, RegionName
-from weft.model.node import NodeDescription
+from weft.model.node import EngineHost, NodeDescription, StorageHost
+from weft.model.object import ObjectHash
 from weft.model.policy import LedgerPolicy
+from weft.model.scheduling import Weights
 
 
 class OpenLedger(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -43,6 +45,36 @@ class RegisterNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     endpoint: EndpointHalf | None = None
 
 
+class DescribeNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Say anew what one door owns of a node, which may not be there yet.
+
+    The seeds behind these doors know no clusters: the first node founds one, under `cluster_name`.
+    """
+
+    node_id: NodeId
+    cluster_name: str
+    engines: EngineHost | None = None
+    storage: StorageHost | None = None
+
+
+class DrainNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Give a node nothing new from now on."""
+
+    node_id: NodeId
+
+
+class ResumeNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Give a drained node work again."""
+
+    node_id: NodeId
+
+
+class PurgeNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Forget a node that has been offline for so long that nobody expects it back."""
+
+    node_id: NodeId
+
+
 class RemoveNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let a node go, with its endpoint and what it held."""
 
@@ -59,19 +91,21 @@ class RegisterEndpoint(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class AdmitBeat(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A node was heard. Becomes events when that is news: a new life, one that was given up, or another amount lent.
 
-    `lend_bytes` None means that the node did not say.
+    `lend_bytes` None means that the node did not say. `incarnation` None is the pools door's beat, which names no life.
+    `draining` says that the node itself wants nothing new: it is about to leave.
     """
 
     node_id: NodeId
-    incarnation: Incarnation
+    incarnation: Incarnation | None
     lend_bytes: int | None = None
+    draining: bool = False
 
 
 class GiveUpNode(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A node has been silent for too long in this life of it."""
+    """A node has been silent for too long in this life of it; None when it never named one."""
 
     node_id: NodeId
-    incarnation: Incarnation
+    incarnation: Incarnation | None
 
 
 class PlanRegion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -142,12 +176,53 @@ class CloseAttachment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: Closing
 
 
+class ConfigureScheduler(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Weigh nodes otherwise from now on."""
+
+    weights: Weights
+
+
+class RegisterObject(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Put an object into the books."""
+
+    object_hash: ObjectHash
+    size_bytes: int
+    replicas_wanted: int
+
+
+class MarkMissing(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Somebody says that a node does not hold a copy that it should."""
+
+    object_hash: ObjectHash
+    node_id: NodeId
+
+
+class MarkHealed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Somebody says that a node holds a copy."""
+
+    object_hash: ObjectHash
+    node_id: NodeId
+
+
+class ReportReplicas(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A node in this life of it says which copies it holds, and which it no longer holds and why."""
+
+    node_id: NodeId
+    incarnation: Incarnation
+    held: tuple[ObjectHash, ...] = ()
+    gone: tuple[tuple[ObjectHash, str], ...] = ()
+
+
 Command = (
     OpenLedger
     | OpenTerm
     | FoundCluster
     | DestroyCluster
     | RegisterNode
+    | DescribeNode
+    | DrainNode
+    | ResumeNode
+    | PurgeNode
     | RemoveNode
     | RegisterEndpoint
     | AdmitBeat
@@ -161,4 +236,9 @@ Command = (
     | FinishRegion
     | OpenAttachment
     | CloseAttachment
+    | ConfigureScheduler
+    | RegisterObject
+    | MarkMissing
+    | MarkHealed
+    | ReportReplicas
 )

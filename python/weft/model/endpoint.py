@@ -48,7 +48,7 @@ class RdmaHalf(msgspec.Struct, frozen=True, kw_only=True, tag_field="transport",
 EndpointHalf = TcpHalf | RdmaHalf
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Both halves as last registered. The preferred half is never None."""
 
     node_id: NodeId

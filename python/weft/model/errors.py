@@ -3,23 +3,26 @@
     WeftError
     ├── Rejected                     the caller asked for something that cannot be
     │   ├── NotFound                 ClusterNotFound · NodeNotFound · EndpointNotFound · RegionNotFound
-    │   │                            AttachmentNotFound · RouteNotFound
+    │   │                            AttachmentNotFound · RouteNotFound · PlacementNotFound · NoSuitableNode
+    │   │                            ModelNotAvailable · ObjectNotFound
     │   ├── Conflict                 ClusterExists · NodeExists · IncarnationRetired · RegionExists · RegionNotReady
     │   │                            RegionSealed · RegionNotSealed · RegionInUse · AttachmentConflict
-    │   │                            CapacityExceeded · NotYet
+    │   │                            CapacityExceeded · NotYet · PositionAhead · ObjectConflict
+    │   ├── Gone                     WorkerReset · PositionCompacted
     │   ├── Invalid                  MalformedJson · InvalidField · BadAddress · BodyTooLarge · MethodNotAllowed
-    │   │                            BadArgument (a ValueError too)
-    │   ├── Unauthorized
+    │   │                            UnsupportedMedia · BadArgument (a ValueError too)
+    │   ├── Unauthorized             MissingToken · BadToken
     │   ├── Misconfigured
     │   └── RefusedByPeer            BadFrame · UnsupportedVersion · WrongCluster · WrongSecret · NotAuthenticated
     │                                GrantForged · GrantExpired · StaleGeneration · ExtentLost · UnknownHandle
     │                                OutOfRange · ReadOnly · TooLarge · NotSupported
     ├── Failed                       the world said no
-    │   ├── Unavailable · LenderSilent · Internal
+    │   ├── Unavailable · LenderSilent · CloudProfileOff · Internal · PoolUnavailable · NodeUnavailable · NotReached
     │   ├── Busy · ShuttingDown · NoMemory · PeerInternal
     │   ├── TimedOut · Disconnected · Unreachable · Cancelled · Closed
     │   ├── StillExported            (a BufferError too)
     │   ├── PageUnavailable · NoPrivilege
+    │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull · StoreFailed
     │   └── JournalFailed            JournalLocked · PositionTaken · JournalDamaged
     └── Broken                       an invariant does not hold; nothing should catch it
 
@@ -117,6 +120,30 @@ class RouteNotFound(NotFound):
     code = "ROUTE_NOT_FOUND"
 
 
+class PlacementNotFound(NotFound):
+    """The placement was given back, forgotten or never was. Facts: placement_id."""
+
+    code = "PLACEMENT_NOT_FOUND"
+
+
+class NoSuitableNode(NotFound):
+    """Every node was refused by a filter, or there is none. Facts: nodes, and explanation when it was asked for."""
+
+    code = "NO_SUITABLE_NODE"
+
+
+class ModelNotAvailable(NotFound):
+    """No node that lives has the model. Facts: model."""
+
+    code = "MODEL_NOT_AVAILABLE"
+
+
+class ObjectNotFound(NotFound):
+    """No object of that hash was registered, or this node holds no copy of it. Facts: hash."""
+
+    code = "OBJECT_NOT_FOUND"
+
+
 class Conflict(Rejected):
     """What was asked contradicts what is."""
 
@@ -189,6 +216,36 @@ class NotYet(Conflict):
     code = "NOT_YET"
 
 
+class PositionAhead(Conflict):
+    """This log has not come so far; the position is another log's. Facts: from, position."""
+
+    code = "POSITION_AHEAD"
+
+
+class ObjectConflict(Conflict):
+    """An object of that hash is registered with another size. Facts: hash, size_bytes, registered_bytes."""
+
+    code = "OBJECT_CONFLICT"
+
+
+class Gone(Rejected):
+    """What was named was there and will not be again."""
+
+    code = "GONE"
+
+
+class WorkerReset(Gone):
+    """The node a job was placed on was lost, and the job with it; place it again. Facts: placement_id, node_id."""
+
+    code = "WORKER_RESET"
+
+
+class PositionCompacted(Gone):
+    """The log no longer begins early enough; read the state, and follow from its position. Facts: from, oldest."""
+
+    code = "POSITION_COMPACTED"
+
+
 class Invalid(Rejected):
     """The request itself is wrong."""
 
@@ -225,6 +282,12 @@ class MethodNotAllowed(Invalid):
     code = "METHOD_NOT_ALLOWED"
 
 
+class UnsupportedMedia(Invalid):
+    """The body says that it is something else than JSON. Facts: media_type."""
+
+    code = "UNSUPPORTED_MEDIA"
+
+
 class BadArgument(Invalid, ValueError):
     """A value passed to the native core is outside what it accepts."""
 
@@ -235,6 +298,18 @@ class Unauthorized(Rejected):
     """No token, or none that is accepted here."""
 
     code = "UNAUTHORIZED"
+
+
+class MissingToken(Unauthorized):
+    """No token came with the request, or none in the form that is asked for. Facts: number, by the node seed."""
+
+    code = "MISSING_TOKEN"
+
+
+class BadToken(Unauthorized):
+    """The token is not one that is accepted here. Facts: number, by the node seed."""
+
+    code = "BAD_TOKEN"
 
 
 class Misconfigured(Rejected):
@@ -347,10 +422,36 @@ class LenderSilent(Failed):
     temporary = True
 
 
+class CloudProfileOff(Failed):
+    """The coordinator runs in the home profile, in which there is no registry of nodes. Facts: variable, node_id."""
+
+    code = "CLOUD_PROFILE_OFF"
+
+
 class Internal(Failed):
     """A bug, told to the caller without its details; those are in the log under the request id."""
 
     code = "INTERNAL"
+
+
+class PoolUnavailable(Failed):
+    """No pool that would do has a free slot just now. Facts: refused, why each pool was passed over."""
+
+    code = "POOL_UNAVAILABLE"
+    temporary = True
+
+
+class NodeUnavailable(Failed):
+    """The node that was asked for by name is not there, or is given no work. Facts: node_id."""
+
+    code = "NODE_UNAVAILABLE"
+
+
+class NotReached(Failed):
+    """The log has not come to a position in time. Facts: position, at_least."""
+
+    code = "NOT_REACHED"
+    temporary = True
 
 
 class Busy(Failed):
@@ -428,6 +529,38 @@ class NoPrivilege(Failed):
     """The kernel does not allow this process to do what was asked."""
 
     code = "no_privilege"
+
+
+class ObjectUnavailable(Failed):
+    """No copy of the object could be had, and why from each node that was asked. Facts: hash, reasons."""
+
+    code = "OBJECT_UNAVAILABLE"
+    temporary = True
+
+
+class ObjectNotStored(Failed):
+    """Too few nodes stored the object for it to count as kept. Facts: hash, nodes, reasons."""
+
+    code = "OBJECT_NOT_STORED"
+    temporary = True
+
+
+class ObjectCorrupt(Failed):
+    """The bytes are not those the object's name stands for. Facts: hash."""
+
+    code = "OBJECT_CORRUPT"
+
+
+class StoreFull(Failed):
+    """The disk, or the part of it that objects may have, has no room left. Facts: path, wanted_bytes, free_bytes."""
+
+    code = "STORE_FULL"
+
+
+class StoreFailed(Failed):
+    """The disk refused to write or to read. Facts: path, reason."""
+
+    code = "STORE_FAILED"
 
 
 class JournalFailed(Failed):

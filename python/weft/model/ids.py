@@ -14,6 +14,7 @@ NodeId = NewType("NodeId", str)
 RegionId = NewType("RegionId", str)
 RegionName = NewType("RegionName", str)
 AttachmentId = NewType("AttachmentId", str)
+PlacementId = NewType("PlacementId", str)
 RequestId = NewType("RequestId", str)
 ClusterId = NewType("ClusterId", bytes)
 Incarnation = NewType("Incarnation", int)
@@ -29,6 +30,7 @@ _REGION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _REGION_ID = re.compile(r"r[0-9a-f]{16}")
 _ATTACHMENT_ID = re.compile(r"a[0-9a-f]{16}")
+_PLACEMENT_ID = re.compile(r"p[0-9a-f]{16}")
 _INCARNATION = re.compile(r"[0-9a-f]{16}")
 _CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
 _CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -73,6 +75,13 @@ def parse_attachment_id(value: str, field: str = "attachment_id") -> AttachmentI
     return AttachmentId(value)
 
 
+def parse_placement_id(value: str, field: str = "placement_id") -> PlacementId:
+    """The id the coordinator minted for a job's place."""
+    if _PLACEMENT_ID.fullmatch(value) is None:
+        raise InvalidField("a placement id is 'p' and 16 lower-case hex digits", field=field)
+    return PlacementId(value)
+
+
 def parse_request_id(value: str, field: str = "Weft-Request-Id") -> RequestId:
     """The id a caller gave a request, under which a repeat is recognised."""
     if _REQUEST_ID.fullmatch(value) is None:
@@ -102,6 +111,11 @@ def parse_cluster_id(value: str, field: str = "cluster_id") -> ClusterId:
 def mint_region_id(chance: int) -> RegionId:
     """A region id from 64 random bits."""
     return RegionId(f"r{chance:016x}")
+
+
+def mint_placement_id(chance: int) -> PlacementId:
+    """A placement id from 64 random bits."""
+    return PlacementId(f"p{chance:016x}")
 
 
 def mint_attachment_id(chance: int) -> AttachmentId:

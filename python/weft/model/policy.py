@@ -133,6 +133,28 @@ NODE_SILENT_MS = _number(
 NODE_LOST_MS = _number(
     "NODE_LOST_MS", 30_000, "ms", 1_000, 3_600_000, "the node seed's time-out, after which silence is a fact in the log"
 )
+STALE_CHECK_MS = _number(
+    "STALE_CHECK_MS", 10_000, "ms", 100, 3_600_000, "the node seed's: how often silence is written down in the cloud"
+)
+NODE_PURGE_MS = _number(
+    "NODE_PURGE_MS", 86_400_000, "ms", 60_000, 31_536_000_000, "a machine that was out for a day was not just restarted"
+)
+BRAKE_NODES_MIN = _number(
+    "BRAKE_NODES_MIN", 3, "nodes", 2, 1_000, "two machines may well die together; three at once want a second look"
+)
+BRAKE_PERCENT = _number(
+    "BRAKE_PERCENT", 50, "percent", 1, 100, "when most are silent, what they have in common is whoever listens"
+)
+PULSE_MS_MAX = _number(
+    "PULSE_MS_MAX", 5_000, "ms", 500, 60_000, "a timer later than this was stopped, not busy, and could hear nobody"
+)
+POOLS_MAX = _number(
+    "POOLS_MAX", 256, "pools", 1, 65_536, "on one node; a machine has a few devices and engines on each"
+)
+GPUS_MAX = _number("GPUS_MAX", 256, "devices", 1, 65_536, "in one machine")
+MODELS_MAX = _number(
+    "MODELS_MAX", 1_024, "models", 1, 65_536, "in one pool; a beat with them all stays below its bound"
+)
 RETIRED_COUNT_MAX = _number(
     "RETIRED_COUNT_MAX", 16, "incarnations", 1, 1_024, "earlier lives of a node that are remembered so as to be refused"
 )
@@ -153,6 +175,152 @@ LEASE_MS = _number(
 )
 LEASE_RENEW_MS = _number("LEASE_RENEW_MS", 600_000, "ms", 10_000, 3_600_000, "five renewals may be lost before a lapse")
 ATTACHMENTS_MAX = _number("ATTACHMENTS_MAX", 4_096, "attachments", 1, 10**6, "readers of one region at a time")
+
+# Placement.
+RING_UNIT_GB = _number(
+    "RING_UNIT_GB", 100, "GB", 1, 1_000_000, "the storage seed's ordinary node is one unit; at 1 GB it is 6,400 points"
+)
+RING_POINTS_PER_UNIT = _number(
+    "RING_POINTS_PER_UNIT", 64, "points", 64, 64, "the storage seed's; a fact of every placement"
+)
+RING_POINTS_MAX = _number(
+    "RING_POINTS_MAX", 8_192, "points", 64, 65_536, "one node's join hashes this often, which takes two milliseconds"
+)
+REPLICA_COUNT = _number("REPLICA_COUNT", 3, "replicas", 1, 64, "the storage seed's, when a caller does not say")
+REPLICA_COUNT_MAX = _number(
+    "REPLICA_COUNT_MAX", 1_024, "replicas", 1, 65_536, "an answer that names every node of a large cluster, and no more"
+)
+PLACEMENTS_MAX = _number(
+    "PLACEMENTS_MAX", 65_536, "placements", 16, 10**6, "jobs under way at once; the oldest is forgotten first"
+)
+SESSION_MS = _number(
+    "SESSION_MS", 600_000, "ms", 1_000, 86_400_000, "the node seed's: how long an idle session keeps its node"
+)
+SESSIONS_MAX = _number("SESSIONS_MAX", 65_536, "sessions", 16, 10**6, "sessions that were heard of in ten minutes")
+POOL_DEVICES_MAX = _number("POOL_DEVICES_MAX", 256, "devices", 1, 4_096, "one machine's; the largest have some dozens")
+LATENCY_MS_MIN: Final = 0.1
+"""What the scheduler takes for a latency below it. Without a floor the best node is the one whose clock rounds down."""
+
+# Objects.
+CHUNK_BYTES = _number(
+    "CHUNK_BYTES",
+    16 * MIB,
+    "bytes",
+    16 * MIB,
+    16 * MIB,
+    "what is staged, sent and verified at once; a fact of every store",
+)
+STAGING_SLOTS_MAX = _number(
+    "STAGING_SLOTS_MAX", 4, "slots", 1, 64, "chunks a node keeps in memory for objects that come and go, 64 MiB in all"
+)
+STAGING_WAITING_MAX = _number(
+    "STAGING_WAITING_MAX",
+    256,
+    "requests",
+    1,
+    65_536,
+    "asked for while no slot is free; each waits no longer than a transfer may",
+)
+STAGING_IDLE_MS = _number(
+    "STAGING_IDLE_MS",
+    5_000,
+    "ms",
+    1_000,
+    600_000,
+    "a chunk crosses the slowest link in under two seconds; who is silent for longer gives its slot to the next",
+)
+STORE_SPARE_BYTES = _number(
+    "STORE_SPARE_BYTES",
+    256 * MIB,
+    "bytes",
+    0,
+    2**50,
+    "a disk that objects fill to the brim breaks everything else on it",
+)
+OBJECT_REPORTS_MAX = _number(
+    "OBJECT_REPORTS_MAX",
+    1_024,
+    "objects",
+    1,
+    4_096,
+    "what one beat says of objects, about 120 KB; the rest is in the next",
+)
+COPIES_AT_ONCE_MAX = _number(
+    "COPIES_AT_ONCE_MAX",
+    2,
+    "copies",
+    1,
+    64,
+    "healing a node does at a time, so that it has bandwidth left for its work",
+)
+COPIES_PER_NODE_MAX = _number(
+    "COPIES_PER_NODE_MAX",
+    16,
+    "copies",
+    1,
+    1_024,
+    "what a node is asked for ahead, so that it need not wait for the next beat",
+)
+READS_PER_NODE_MAX = _number(
+    "READS_PER_NODE_MAX",
+    32,
+    "copies",
+    1,
+    1_024,
+    "what others are sent to one node for ahead; its slots bound what it does",
+)
+DROPS_PER_NODE_MAX = _number(
+    "DROPS_PER_NODE_MAX",
+    64,
+    "objects",
+    1,
+    4_096,
+    "a removed file frees its room at once; a long list only delays the next",
+)
+DOUBTS_PER_NODE_MAX = _number(
+    "DOUBTS_PER_NODE_MAX",
+    1_024,
+    "objects",
+    1,
+    65_536,
+    "objects one node is asked to look at again; more are not doubted",
+)
+OBJECT_LIST_MAX = _number(
+    "OBJECT_LIST_MAX", 1_000, "objects", 1, 65_536, "one page of the list; the next begins after its last"
+)
+COPY_AGAIN_MS = _number(
+    "COPY_AGAIN_MS",
+    2_000,
+    "ms",
+    10,
+    600_000,
+    "until a copy that failed is tried again: a peer that was busy is not by then",
+)
+SCRUB_BYTES_PER_S = _number(
+    "SCRUB_BYTES_PER_S", 16 * MIB, "bytes/s", 1, 2**40, "a twentieth of a slow disk, and a terabyte within a day"
+)
+SCRUB_EVERY_MS = _number(
+    "SCRUB_EVERY_MS", 600_000, "ms", 1, 2**40, "how long after one round the next begins; small stores would spin"
+)
+
+# Watching.
+WATCH_BATCHES_MAX = _number(
+    "WATCH_BATCHES_MAX", 256, "batches", 1, 65_536, "read at once for one watcher, and kept at hand for the others"
+)
+WATCH_QUIET_MS = _number(
+    "WATCH_QUIET_MS",
+    15_000,
+    "ms",
+    1_000,
+    60_000,
+    "how often a silent stream says that it lives; proxies allow a minute",
+)
+WATCH_SEND_MS_MAX = _number(
+    "WATCH_SEND_MS_MAX", 30_000, "ms", 100, 600_000, "a watcher that takes nothing for so long has stopped reading"
+)
+WATCHERS_MAX = _number(
+    "WATCHERS_MAX", 1_024, "watchers", 1, 65_536, "each is a connection and a task that wakes with every batch"
+)
 
 # Where things are unless somebody says otherwise.
 COORDINATOR_PORT = _number("COORDINATOR_PORT", 8_080, "port", 1, 65_535, "the node and storage seeds' port")
@@ -175,3 +343,4 @@ class LedgerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     page_bytes: int = PAGE_BYTES
     stripe_bytes: int = STRIPE_BYTES
     retired_count_max: int = RETIRED_COUNT_MAX
+    ring_unit_gb: int = RING_UNIT_GB

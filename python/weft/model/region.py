@@ -30,14 +30,14 @@ class RegionState(StrEnum):
     DELETING = "deleting"
 
 
-class Replica(msgspec.Struct, frozen=True, kw_only=True):
+class Replica(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One copy of an extent: held by a node in one life of it, and by no later one."""
 
     node_id: NodeId
     incarnation: Incarnation
 
 
-class Extent(msgspec.Struct, frozen=True, kw_only=True):
+class Extent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One lender's part of a band. `index` is unique over the whole region."""
 
     index: int
@@ -55,7 +55,7 @@ class Extent(msgspec.Struct, frozen=True, kw_only=True):
         return self.stripes * STRIPE_BYTES
 
 
-class Band(msgspec.Struct, frozen=True, kw_only=True):
+class Band(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A run of stripes spread over extents in turn."""
 
     first_stripe: int
@@ -63,7 +63,7 @@ class Band(msgspec.Struct, frozen=True, kw_only=True):
     extents: tuple[Extent, ...]
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
+class Layout(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where everything in a region lives."""
 
     generation: Generation
@@ -82,7 +82,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return [extent for extent in self.extents() if any(replica.node_id == node_id for replica in extent.replicas)]
 
 
-class Region(msgspec.Struct, frozen=True, kw_only=True):
+class Region(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the log says of a region.
 
     `generation` is that of the newest attachment ever opened, 0 before the first. `floor` is the lowest generation

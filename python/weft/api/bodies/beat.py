@@ -5,8 +5,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import Count, IncarnationText, NodeIdText, RegionIdText, Sentence, Text, WaitMs
-from weft.model.policy import REPORT_COUNT_MAX
+from weft.api.bodies.fields import (
+    Count,
+    IncarnationText,
+    NodeIdText,
+    ObjectHashText,
+    RegionIdText,
+    Sentence,
+    Text,
+    WaitMs,
+)
+from weft.api.bodies.pools import PoolBody
+from weft.model.policy import OBJECT_REPORTS_MAX, POOLS_MAX, REPLICA_COUNT_MAX, REPORT_COUNT_MAX
 
 
 class ExtentReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,17 +37,45 @@ class PeerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tier: Text
 
 
+class FindingReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What became true of one object at a node. `doubted` are nodes whose copy it found to be wrong."""
+
+    hash: ObjectHashText
+    state: Literal["held", "missing", "corrupt", "dropped", "failed"]
+    error: Sentence | None = None
+    doubted: Annotated[list[NodeIdText], Meta(max_length=REPLICA_COUNT_MAX)] = []
+
+
+class StoreReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a node says of the objects it keeps: what changed since the last beat that was answered, and how much room.
+
+    `plan` is the generation of the newest plan it has. `inventory` is the number under which it was last asked for
+    everything it holds, and `complete` says that with this beat it has told all of that.
+    """
+
+    plan: Count = 0
+    used_bytes: Count
+    free_bytes: Count
+    inventory: Count = 0
+    complete: bool = False
+    findings: Annotated[list[FindingReport], Meta(max_length=OBJECT_REPORTS_MAX)] = []
+
+
 class Observations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a node saw. `extents` is the whole list of what it holds, not what changed.
 
-    `lend_bytes` is what it lends in this life, where that is no longer what it joined with.
+    `lend_bytes` is what it lends in this life, where that is no longer what it joined with. `pools` is the whole list
+    of its engine pools; None means that it does not speak of any. `draining` says that it is about to leave.
     """
 
     lend_bytes: Count | None = None
+    draining: bool = False
+    pools: Annotated[list[PoolBody], Meta(max_length=POOLS_MAX)] | None = None
     reserved_bytes: Count = 0
     extents: Annotated[list[ExtentReport], Meta(max_length=REPORT_COUNT_MAX)] = []
     peers: Annotated[list[PeerReport], Meta(max_length=REPORT_COUNT_MAX)] = []
     counters: Annotated[dict[Text, Count], Meta(max_length=256)] = {}
+    store: StoreReport | None = None
 
 
 class BeatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +97,28 @@ class TargetExtent(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
 
 
+class CopyOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An object the node should fetch, from the first of these nodes that gives it."""
+
+    hash: str
+    size_bytes: int
+    sources: list[str]
+
+
+class StoreTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node should do about objects, whole. A plan with an older generation than the node's is refused.
+
+    `checks` are copies somebody doubts: the node looks at them again. An `inventory` number the node has not told
+    everything under yet asks it to.
+    """
+
+    plan: int
+    inventory: int
+    copies: list[CopyOrder] = []
+    drops: list[str] = []
+    checks: list[str] = []
+
+
 class BeatReply(msgspec.Struct, frozen=True, kw_only=True):
     """What the node should hold, whole: whatever is not listed it lets go of.
 
@@ -71,3 +131,4 @@ class BeatReply(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     endpoints_version: int
     extents: list[TargetExtent]
+    store: StoreTarget | None = None

@@ -18,6 +18,7 @@ NodeIdNumber = Annotated[int, Meta(ge=0, le=INTEGER_ID_MAX)]
 RegionIdText = Annotated[str, Meta(pattern="^r[0-9a-f]{16}$")]
 RegionNameText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,128}$")]
 IncarnationText = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+ObjectHashText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,128}$")]
 WaitMs = Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 

@@ -30,6 +30,8 @@ _STATUS_OF: Final[dict[SeedStatus, NodeStatus]] = {
 }
 _SPELLING_OF: Final[dict[NodeStatus, SeedStatus]] = {status: spelling for spelling, status in _STATUS_OF.items()}
 
+_UNDESCRIBED: Final = Machine(hostname="", ip_address="", cpu_count=0, memory_mb=0)
+
 
 def cluster_to_command(body: ClusterBody) -> FoundCluster:
     """What founding this cluster means."""
@@ -55,15 +57,18 @@ def endpoint_to_command(node_id: NodeId, body: EndpointBody) -> RegisterEndpoint
     return RegisterEndpoint(node_id=node_id, half=_to_half(body))
 
 
-def node_to_body(node: Node, last_beat_ms_ago: int | None, peers: Sequence[PeerReport] = ()) -> MemberBody:
-    """A node by the seed's names."""
+def node_to_body(
+    node: Node, status: NodeStatus, last_beat_ms_ago: int | None, peers: Sequence[PeerReport] = ()
+) -> MemberBody:
+    """A node by the seed's names, with the status it has now. What other doors were told counts where this was not."""
+    machine = node.machine or _UNDESCRIBED
     return MemberBody(
         node_id=spell_node_id(node.node_id),
-        hostname=node.machine.hostname,
-        ip_address=node.machine.ip_address,
-        cpu_count=node.machine.cpu_count,
-        memory_mb=node.machine.memory_mb,
-        status=_SPELLING_OF[node.status],
+        hostname=machine.hostname or (node.engines.machine_id if node.engines is not None else ""),
+        ip_address=machine.ip_address,
+        cpu_count=node.cpu_count,
+        memory_mb=node.memory_mb,
+        status=_SPELLING_OF[status],
         lend_bytes=node.lend_bytes,
         free_bytes=node.free_bytes,
         incarnation=spell_incarnation(node.incarnation) if node.incarnation is not None else None,

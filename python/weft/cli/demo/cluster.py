@@ -14,7 +14,14 @@ OWN_SETTINGS = frozenset(
         COORDINATOR,
         "COORDINATOR_HOST",
         "COORDINATOR_PORT",
+        "LLORCH_API_TOKEN",
+        "LLORCH_API_TOKEN_FILE",
         "ORCHD_ADDR",
+        "ORCHESTRATORD_CLOUD_PROFILE",
+        "ORCHESTRATORD_NODE_TIMEOUT_MS",
+        "ORCHESTRATOR_URL",
+        "POOL_MANAGERD_CLOUD_PROFILE",
+        "POOL_MANAGERD_NODE_ID",
         "WEFT_CLUSTER",
         "WEFT_DATA_DIR",
         "WEFT_SECRET",
@@ -50,8 +57,10 @@ def start_coordinator(crew: Crew) -> str:
 def start_node(crew: Crew, name: str, url: str, lend_bytes: int, *, port: int | None = None) -> Node:
     """Starts a node and waits until it says that it lends."""
     ports = () if port is None else ("--port-first", str(port), "--port-last", str(port))
+    # The store is the crew's, not the one a node of that name may have on this machine.
+    own = ("--objects", str(crew.folder / "objects" / name))
     child = crew.start(
-        name, "-m", "weft.agent", "--name", name, "--lend", str(lend_bytes), "--coordinator", url, *ports
+        name, "-m", "weft.agent", "--name", name, "--lend", str(lend_bytes), "--coordinator", url, *own, *ports
     )
     line = child.line_with(f"weft node {name} lending", _START_S)
     return Node(name=name, child=child, line=line, port=int(line.rpartition(":")[2]))

@@ -1,0 +1,51 @@
+"""The engines of this machine: their handoff files, watched, and what a beat says of them."""
+
+from collections.abc import Callable
+
+from weft.agent.cloud import CloudSettings
+from weft.api.bodies.pools import PoolBody
+from weft.api.doors.pools import pool_to_body
+from weft.client.ports import AsyncClock
+from weft.handoff import EnginePools, HandoffDirectory, process_is_alive
+
+
+class Engines:
+    """Watches the handoff files of one node. `changed` is called when a beat would say something new of them."""
+
+    def __init__(
+        self,
+        settings: CloudSettings,
+        *,
+        changed: Callable[[], None],
+        clock: AsyncClock,
+        is_alive: Callable[[int], bool] = process_is_alive,
+    ) -> None:
+        self._directory = HandoffDirectory(settings.runtime_dir)
+        self._pools = EnginePools(settings.pool_ids)
+        self._interval_s = settings.watch_interval_ms / 1_000
+        self._changed = changed
+        self._clock = clock
+        self._is_alive = is_alive
+
+    def look(self) -> None:
+        """Look once."""
+        if self._pools.see(self._directory.look(), self._is_alive):
+            self._changed()
+
+    async def keep_looking(self) -> None:
+        """For as long as the life lasts."""
+        while True:
+            self.look()
+            await self._clock.sleep(self._interval_s)
+
+    async def until_idle(self) -> None:
+        """Return when no slot has work in it, as far as the files say."""
+        while True:
+            self.look()
+            if self._pools.busy_slots == 0:
+                return
+            await self._clock.sleep(self._interval_s)
+
+    def report(self, *, draining: bool) -> list[PoolBody]:
+        """Every pool, for the next beat."""
+        return [pool_to_body(pool) for pool in self._pools.snapshots(draining=draining)]

@@ -1,0 +1,1 @@
+"""The route table, a file a subject. `weft.api.routes` puts them together."""

@@ -1,0 +1,81 @@
+"""Observations: what nodes last said of their pools and of how busy they are.
+
+Nothing here stands in the log and nothing here outlives the process: after a restart every node says it all again
+within a beat. What a node said of its pools it said of all of them, so a pool it no longer names is gone. A node that
+leaves, or begins another life, takes its observations with it.
+
+Those who reserve slots listen here: a slot that was reserved on the strength of one word is the node's own business
+from the next word on.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from weft.core.state import Draft
+from weft.model.events import ClusterDestroyed, Event, NodeIncarnated, NodeRemoved
+from weft.model.ids import NodeId
+from weft.model.pool import PoolKey, PoolSnapshot
+from weft.model.stats import NodeStats
+
+POOLS_PER_NODE_MAX: Final = 256
+"""Pools one node may describe; a machine has a few devices and a few engines on each."""
+
+
+class Observations:
+    """The latest word of every node."""
+
+    def __init__(self) -> None:
+        self._pools: dict[NodeId, dict[str, PoolSnapshot]] = {}
+        self._stats: dict[NodeId, NodeStats] = {}
+        self._listeners: list[Callable[[NodeId], None]] = []
+
+    def on_pools(self, listener: Callable[[NodeId], None]) -> None:
+        """Be told of a node whose pools were described anew, or forgotten."""
+        self._listeners.append(listener)
+
+    def see_pools(self, node_id: NodeId, pools: Iterable[PoolSnapshot]) -> None:
+        """A node described its pools, all of them. Past the bound the last ones are not kept."""
+        described = {pool.pool_id: pool for pool in pools}
+        self._pools[node_id] = dict(list(described.items())[:POOLS_PER_NODE_MAX])
+        self._tell(node_id)
+
+    def see_stats(self, node_id: NodeId, stats: NodeStats) -> None:
+        """A node, or somebody for it, said how busy it is."""
+        self._stats[node_id] = stats
+
+    def pools_of(self, node_id: NodeId) -> Mapping[str, PoolSnapshot]:
+        """A node's pools by id; empty when it never described any."""
+        return self._pools.get(node_id) or {}
+
+    def pool(self, key: PoolKey) -> PoolSnapshot | None:
+        """One pool, or None."""
+        return self.pools_of(key[0]).get(key[1])
+
+    @property
+    def pools(self) -> Mapping[NodeId, Mapping[str, PoolSnapshot]]:
+        """Every pool, by node and id."""
+        return self._pools
+
+    @property
+    def stats(self) -> Mapping[NodeId, NodeStats]:
+        """What is known of how busy nodes are."""
+        return self._stats
+
+    def forget(self, node_id: NodeId) -> None:
+        """Drop everything of a node."""
+        self._stats.pop(node_id, None)
+        if self._pools.pop(node_id, None) is not None:
+            self._tell(node_id)
+
+    def on_merged(self, draft: Draft, events: list[Event]) -> None:  # noqa: ARG002
+        """Forget the nodes a batch took away, and what an ended life of one said."""
+        for event in events:
+            if isinstance(event, NodeRemoved | NodeIncarnated):
+                self.forget(event.node_id)
+            elif isinstance(event, ClusterDestroyed):
+                for node_id in {*self._pools, *self._stats}:
+                    self.forget(node_id)
+
+    def _tell(self, node_id: NodeId) -> None:
+        for listener in self._listeners:
+            listener(node_id)

@@ -1,0 +1,212 @@
+"""The pools door over HTTP: nodes that run engines register, beat, leave and are listed.
+
+In the home profile there is no registry, and every route here says so with the variable that turns it on.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from weft.api.bodies.fields import iso_time
+from weft.api.bodies.pools import (
+    BindingInfo,
+    EngineInfo,
+    EngineList,
+    HeartbeatReply,
+    PoolBody,
+    PoolNodeInfo,
+    PoolNodeList,
+    RegistrationReply,
+)
+from weft.api.doors.pools import body_to_pool, node_to_body, registration_to_command, status_of
+from weft.coordinator.beats import Beats
+from weft.coordinator.bindings import Binding, Bindings
+from weft.coordinator.causes import cause_of
+from weft.coordinator.chronicle import Chronicle
+from weft.coordinator.observations import Observations
+from weft.coordinator.ports import Clock
+from weft.coordinator.writer import Writer
+from weft.core.node import existing_node
+from weft.model.commands import RemoveNode
+from weft.model.errors import CloudProfileOff, InvalidField, NotFound, WeftError
+from weft.model.events import NodeRegistered
+from weft.model.ids import NodeId, parse_node_id
+from weft.model.node import Node
+from weft.serve import Call
+
+CLOUD_VARIABLE = "ORCHESTRATORD_CLOUD_PROFILE"
+
+Reply = TypeVar("Reply")
+
+
+Answering = Callable[["PoolNodes", Call], Awaitable[Reply]]
+
+
+def _counted(operation: str) -> Callable[[Answering[Reply]], Answering[Reply]]:
+    """Answer only in the cloud profile, and count how each call of an operation ended."""
+
+    def wrap(answer: Answering[Reply]) -> Answering[Reply]:
+        @functools.wraps(answer)
+        async def counted(self: "PoolNodes", call: Call) -> Reply:
+            try:
+                self.check_profile(call)
+                reply = await answer(self, call)
+            except WeftError as error:
+                self.chronicle.count(operation, call.path.get("node_id"), outcome_of(error))
+                raise
+            self.chronicle.count(operation, call.path.get("node_id"), "ok")
+            return reply
+
+        return counted
+
+    return wrap
+
+
+def outcome_of(error: WeftError) -> str:
+    """How a call that was refused is counted."""
+    match error:
+        case CloudProfileOff():
+            return "disabled"
+        case NotFound():
+            return "not_found"
+        case InvalidField():
+            return "invalid"
+        case _:
+            return "error"
+
+
+class PoolNodes:
+    """Answers for nodes that run engines."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        beats: Beats,
+        observations: Observations,
+        bindings: Bindings,
+        chronicle: Chronicle,
+        clock: Clock,
+        *,
+        cloud: bool,
+        cluster_name: str,
+    ) -> None:
+        self.chronicle = chronicle
+        self._writer = writer
+        self._beats = beats
+        self._observations = observations
+        self._bindings = bindings
+        self._clock = clock
+        self._cloud = cloud
+        self._cluster_name = cluster_name
+
+    def check_profile(self, call: Call) -> None:
+        """Raise `CloudProfileOff` in the home profile, whatever else is wrong with the call."""
+        if not self._cloud:
+            raise CloudProfileOff(
+                f"the cloud profile is off, so there is no registry of nodes; set {CLOUD_VARIABLE}=true to have one",
+                variable=CLOUD_VARIABLE,
+                node_id=call.path.get("node_id") or getattr(call.body, "node_id", None),
+            )
+
+    @_counted("registration")
+    async def register(self, call: Call) -> RegistrationReply:
+        """POST /v2/nodes/register."""
+        command = registration_to_command(call.body, self._cluster_name)
+        answer = await self._writer.submit(command, cause_of(call))
+        self._beats.notice(command.node_id)
+        is_new = any(isinstance(event, NodeRegistered) for event in answer.events)
+        what = "node registered" if is_new else "node re-registered"
+        self.chronicle.tell(what, command.node_id, call, machine_id=call.body.machine_id)
+        self._keep_promised(command.node_id)
+        return RegistrationReply(message=what, node_id=command.node_id)
+
+    @_counted("heartbeat")
+    async def heartbeat(self, call: Call) -> HeartbeatReply:
+        """POST /v2/nodes/{node_id}/heartbeat."""
+        node_id = parse_node_id(call.path["node_id"])
+        node = self._existing(node_id)
+        promised = node.engines.pool_ids if node.engines is not None else ()
+        strangers = sorted({pool.pool_id for pool in call.body.pools} - {*promised})
+        if strangers:
+            raise InvalidField(
+                f"pools: node {node_id} registered without {', '.join(strangers)}; register again to add pools",
+                field="pools",
+                node_id=node_id,
+            )
+        await self._beats.hear_of(node_id)
+        self.take_pools(node_id, call.body.pools)
+        return HeartbeatReply(next_heartbeat_ms=self._beats.patience.beat_ms)
+
+    @_counted("deregistration")
+    async def deregister(self, call: Call) -> None:
+        """DELETE /v2/nodes/{node_id}."""
+        node_id = parse_node_id(call.path["node_id"])
+        self._existing(node_id)
+        await self._writer.submit(RemoveNode(node_id=node_id), cause_of(call))
+        self.chronicle.tell("node deregistered", node_id, call)
+
+    @_counted("list")
+    async def show_all(self, call: Call) -> PoolNodeList:
+        """GET /v2/nodes."""
+        wanted, now_ms = status_of(call.query.status), self._clock.now_ms()
+        rows = sorted(self._writer.state.nodes.values(), key=lambda node: node.node_id)
+        nodes = [self._show(node, now_ms) for node in rows]
+        listed = [node for node in nodes if wanted is None or node.status == wanted]
+        return PoolNodeList(nodes=listed, count=len(listed))
+
+    async def list_engines(self, call: Call) -> EngineList:  # noqa: ARG002
+        """GET /engines, in every profile."""
+        owners = sorted(self._bindings.owners, key=lambda owner: owner or "")
+        return EngineList(
+            engines=[
+                EngineInfo(
+                    node_id=owner,
+                    pool=binding.pool_id,
+                    replica=binding.replica_id,
+                    url=binding.url,
+                    bound_at=iso_time(binding.bound_at_ms),
+                )
+                for owner in owners
+                for binding in self._bindings.of(owner)
+            ]
+        )
+
+    def take_pools(self, node_id: NodeId, pools: list[PoolBody]) -> None:
+        """A node described its pools, in a beat at whichever door: what it does not name it does not have."""
+        snapshots = [body_to_pool(pool) for pool in pools]
+        self._observations.see_pools(node_id, snapshots)
+        self._bindings.see(node_id, snapshots)
+
+    def _keep_promised(self, node_id: NodeId) -> None:
+        """Forget what was said of pools a node no longer registers."""
+        node = self._writer.state.nodes.get(node_id)
+        if node is None or node.engines is None:
+            return
+        seen = self._observations.pools_of(node_id)
+        kept = [pool for pool in seen.values() if pool.pool_id in node.engines.pool_ids]
+        if len(kept) < len(seen):
+            self._observations.see_pools(node_id, kept)
+            self._bindings.see(node_id, kept)
+
+    def _existing(self, node_id: NodeId) -> Node:
+        return existing_node(self._writer.state, node_id)
+
+    def _show(self, node: Node, now_ms: int) -> PoolNodeInfo:
+        silence_ms = self._beats.silence_ms(node.node_id)
+        return node_to_body(
+            node,
+            self._beats.standing(node).status,
+            silence_ms,
+            now_ms,
+            self._observations.pools_of(node.node_id),
+            [_binding_info(binding) for binding in self._bindings.of(node.node_id)],
+        )
+
+
+def _binding_info(binding: Binding) -> BindingInfo:
+    return BindingInfo(
+        pool=binding.pool_id,
+        replica=binding.replica_id,
+        url=binding.url,
+        bound_at=iso_time(binding.bound_at_ms),
+    )

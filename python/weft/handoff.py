@@ -1,0 +1,201 @@
+"""Handoff files: how an engine that has come up tells of itself.
+
+Whoever starts an engine writes `.runtime/engines/<pool>-<replica>.json` once it answers:
+
+    {"pool_id": "pool-0", "replica_id": "r0", "engine": "llamacpp", "engine_version": "b4000",
+     "url": "http://127.0.0.1:8081", "slots_total": 4, "slots_free": 4, "device_mask": "0", "pid": 4711}
+
+A file is known by what it says and not by its name, so an engine that was started again under the same name is seen,
+and so is a second pool in a file that used to be another's. What if it is read half written? It is no JSON then, and is
+read again at the next look; `write_handoff` renames a whole file into place, so that whoever uses it has no such
+moment. A file that is gone, or whose process is gone, leaves its pool behind as not ready: that there was one is worth
+showing.
+
+Reading and deciding only; who looks, how often, and what follows is the business of the processes that use this.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from weft.model.policy import COUNT_MAX, MODELS_MAX, POOLS_MAX
+from weft.model.pool import DEFAULT_POOL_ID, DEFAULT_REPLICA_ID, PoolSnapshot, parse_device_mask
+
+FILE_BYTES_MAX: Final = 65_536
+"""A handoff is a few hundred bytes; a longer file is something else."""
+
+Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+Text = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class Handoff(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file says. Fields nobody knows are ignored: engines and their starters write more than is read here.
+
+    `slots` is what older starters call `slots_total`. Without a `pid` nobody can tell whether the engine still lives,
+    and the file alone counts.
+    """
+
+    url: Annotated[str, Meta(pattern="^https?://[^/\\s]+", max_length=2_048)]
+    pool_id: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")] = DEFAULT_POOL_ID
+    replica_id: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")] = DEFAULT_REPLICA_ID
+    engine: Text | None = None
+    engine_version: Text | None = None
+    device_mask: Annotated[str, Meta(max_length=256)] | None = None
+    slots: Count | None = None
+    slots_total: Count | None = None
+    slots_free: Count | None = None
+    vram_free_bytes: Count = 0
+    models_available: Annotated[list[Text], Meta(max_length=MODELS_MAX)] = []
+    draining: bool = False
+    pid: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+
+
+class HandoffFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file and what it said when it was read whole."""
+
+    name: str
+    handoff: Handoff
+
+
+Stamp = tuple[int, int, int]
+
+_decoder: Final = msgspec.json.Decoder(Handoff)
+
+
+class HandoffDirectory:
+    """A directory of handoff files, looked at now and then. A file that has not changed is not read again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read: dict[str, tuple[Stamp, Handoff]] = {}
+
+    def look(self) -> list[HandoffFile]:
+        """What the directory says now, in order of name. A directory that is not there says nothing."""
+        try:
+            names = sorted(entry.name for entry in self._path.iterdir() if entry.suffix == ".json")
+        except OSError:
+            names = []
+        kept: dict[str, tuple[Stamp, Handoff]] = {}
+        for name in names[:POOLS_MAX]:
+            found = self._read_changed(name)
+            if found is not None:
+                kept[name] = found
+        self._read = kept
+        return [HandoffFile(name=name, handoff=handoff) for name, (_, handoff) in kept.items()]
+
+    def _read_changed(self, name: str) -> tuple[Stamp, Handoff] | None:
+        known = self._read.get(name)
+        try:
+            with (self._path / name).open("rb") as file:
+                status = os.fstat(file.fileno())
+                stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if known is not None and known[0] == stamp:
+                    return known
+                raw = file.read(FILE_BYTES_MAX + 1)
+        except OSError:
+            return None
+        if len(raw) > FILE_BYTES_MAX:
+            return known
+        try:
+            return stamp, _decoder.decode(raw)
+        except msgspec.DecodeError:
+            # Half written, most likely: what it said before holds until it says something again.
+            return known
+
+
+class EnginePools:
+    """The pools of one machine, as its handoff files have described them. `see` says whether anything changed.
+
+    `promised` are pools the machine is known to have before any engine is up.
+    """
+
+    def __init__(self, promised: Iterable[str] = ()) -> None:
+        self._pools: dict[str, PoolSnapshot] = {pool_id: _empty(pool_id) for pool_id in promised}
+
+    def see(self, files: Iterable[HandoffFile], is_alive: Callable[[int], bool]) -> bool:
+        """Take in a look. A pool that no file of a living engine describes is not ready."""
+        living = [one.handoff for one in files if one.handoff.pid is None or is_alive(one.handoff.pid)]
+        described: dict[str, PoolSnapshot] = {}
+        for handoff in living:
+            snapshot = to_snapshot(handoff)
+            described[handoff.pool_id] = _join(described.get(handoff.pool_id), snapshot)
+        seen = {pool_id: described.get(pool_id) or _unready(pool) for pool_id, pool in self._pools.items()}
+        seen.update(described)
+        changed = seen != self._pools
+        self._pools = dict(list(seen.items())[:POOLS_MAX])
+        return changed
+
+    def snapshots(self, *, draining: bool = False) -> list[PoolSnapshot]:
+        """Every pool, in order of id; all of them draining when the machine is."""
+        pools = [self._pools[pool_id] for pool_id in sorted(self._pools)]
+        return [msgspec.structs.replace(pool, draining=True) for pool in pools] if draining else pools
+
+    @property
+    def busy_slots(self) -> int:
+        """How many slots have work in them, as far as the files say."""
+        return sum(pool.slots_total - pool.slots_free for pool in self._pools.values() if pool.ready)
+
+
+def to_snapshot(handoff: Handoff) -> PoolSnapshot:
+    """The pool an engine makes ready. One that does not count its slots has one; free ones are never more than all."""
+    total = handoff.slots_total if handoff.slots_total is not None else handoff.slots
+    total = 1 if total is None else total
+    return PoolSnapshot(
+        pool_id=handoff.pool_id,
+        ready=True,
+        draining=handoff.draining,
+        slots_free=min(total, total if handoff.slots_free is None else handoff.slots_free),
+        slots_total=total,
+        vram_free_bytes=handoff.vram_free_bytes,
+        engine=handoff.engine,
+        models_available=tuple(handoff.models_available),
+        devices=parse_device_mask(handoff.device_mask) if handoff.device_mask is not None else None,
+        replica_id=handoff.replica_id,
+        url=handoff.url,
+    )
+
+
+def write_handoff(directory: Path, handoff: Handoff) -> Path:
+    """Write a file whole or not at all: under another name first, and renamed into place."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{handoff.pool_id}-{handoff.replica_id}.json"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    fields: Mapping[str, Any] = msgspec.to_builtins(handoff)
+    draft.write_bytes(msgspec.json.encode({name: value for name, value in fields.items() if value is not None}))
+    draft.replace(path)
+    return path
+
+
+def process_is_alive(pid: int) -> bool:
+    """Whether there is such a process on this machine. One that ended and was not waited for is not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in ("Z", "X")
+
+
+def _empty(pool_id: str) -> PoolSnapshot:
+    return PoolSnapshot(pool_id=pool_id, ready=False, slots_free=0, slots_total=0)
+
+
+def _unready(pool: PoolSnapshot) -> PoolSnapshot:
+    """A pool whose engine is gone."""
+    return msgspec.structs.replace(pool, ready=False, slots_free=0, vram_free_bytes=0, url=None)
+
+
+def _join(first: PoolSnapshot | None, second: PoolSnapshot) -> PoolSnapshot:
+    """One pool of several replicas: their slots together; engine and address are those of the last by name."""
+    if first is None:
+        return second
+    return msgspec.structs.replace(
+        second,
+        slots_free=first.slots_free + second.slots_free,
+        slots_total=first.slots_total + second.slots_total,
+        vram_free_bytes=max(first.vram_free_bytes, second.vram_free_bytes),
+        models_available=tuple(dict.fromkeys((*first.models_available, *second.models_available))),
+    )

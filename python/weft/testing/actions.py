@@ -1,0 +1,360 @@
+"""What can happen to a cluster, each with a weight, drawn from the seed.
+
+An action is done to the world at once, or begun by a program in it; nothing here waits. What an action breaks, another
+mends with more weight, so that a cluster limps and lives.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from weft.core.region import USABLE_STATES
+from weft.model.object import ObjectHash
+from weft.model.policy import STRIPE_BYTES
+from weft.testing.borrower import Borrower
+from weft.testing.cluster import Cluster, questions
+from weft.testing.faults import Fault
+from weft.testing.host import PLACE
+from weft.testing.machine import Machine
+from weft.testing.network import CALM, Weather
+
+_REGIONS_MAX: Final = 6
+"""Names programs use. Few, so that they meet each other."""
+_LONG_S: Final = 40.0
+"""Longer than a node may be silent and be called lost."""
+
+
+class Actions:
+    """The hands that do it."""
+
+    def __init__(self, cluster: Cluster, chance: random.Random) -> None:
+        self.cluster = cluster
+        self.chance = chance
+        self.borrowers = [Borrower(cluster, f"p{order}") for order in range(3)]
+        self._returns_s: list[tuple[float, Callable[[], None]]] = []
+        self._table = [(weight, getattr(self, name)) for name, weight in WEIGHTS.items()]
+        self._total = sum(weight for weight, _ in self._table)
+
+    def act(self) -> None:
+        """Do one thing, and what was put off until now."""
+        self._do_what_is_due()
+        drawn = self.chance.random() * self._total
+        for weight, action in self._table:
+            drawn -= weight
+            if drawn < 0:
+                self.cluster.trace.note(f"action {action.__name__}")
+                action()
+                return
+
+    def relent(self) -> None:
+        """Stop every fault: links carry, disks write, clocks go, whoever is paused goes on, the coordinator runs."""
+        cluster = self.cluster
+        self.cluster.trace.note("faults stop")
+        self._returns_s.clear()
+        cluster.network.heal_all()
+        cluster.network.weather = CALM
+        cluster.host.disk.sync_s = 0.001
+        cluster.host.disk.refuses.mend()
+        if cluster.host.process is not None:
+            cluster.host.process.resume()
+        for machine in cluster.machines.values():
+            if machine.process is not None:
+                machine.process.resume()
+            if machine.memory is not None:
+                machine.memory.full.mend()
+                machine.memory.stalls.mend()
+                machine.memory.fence_fails.mend()
+        if not cluster.host.wanted:
+            cluster.host.kill()
+            cluster.host.start()
+
+    def rest(self) -> None:
+        """Nothing happens but time."""
+
+    def start_agent(self) -> None:
+        """A machine that was down comes back."""
+        down = [machine for machine in self._machines() if machine.process is None]
+        if down:
+            self.chance.choice(down).start()
+
+    def kill_agent(self) -> None:
+        """SIGKILL."""
+        if (machine := self._running()) is not None:
+            machine.kill()
+            if self.chance.random() < 0.5:
+                self._later(self.chance.uniform(0.0, 3.0), lambda: self._ensure_started(machine))
+
+    def power_off_agent(self) -> None:
+        """A power cut: its connections do not even end."""
+        if (machine := self._running()) is not None:
+            machine.kill(silently=True)
+
+    def power_off_some(self) -> None:
+        """A power cut that takes several at once."""
+        for _ in range(self.chance.randint(2, 6)):
+            self.power_off_agent()
+
+    def stop_agent(self) -> None:
+        """SIGTERM: it leaves."""
+        if (machine := self._running()) is not None:
+            machine.stop()
+
+    def pause_agent(self) -> None:
+        """SIGSTOP for a while."""
+        machine = self._running()
+        if machine is not None and machine.process is not None:
+            machine.process.pause()
+            self._later(self._while_s(), machine.process.resume)
+
+    def pause_coordinator(self) -> None:
+        """SIGSTOP for a while."""
+        process = self.cluster.host.process
+        if process is not None:
+            process.pause()
+            self._later(self._while_s(), process.resume)
+
+    def kill_coordinator(self) -> None:
+        """SIGKILL, and a supervisor that starts it again."""
+        self.cluster.host.kill()
+        self._later(self._while_s(), self._ensure_coordinator)
+
+    def power_off_coordinator(self) -> None:
+        """A power cut, which takes what was not synced."""
+        self.cluster.host.kill(silently=True)
+        self._later(self._while_s(), self._ensure_coordinator)
+
+    def stop_coordinator(self) -> None:
+        """SIGTERM."""
+        self.cluster.host.stop()
+        self._later(1.0 + self._while_s(), self._ensure_coordinator)
+
+    def cut_link(self) -> None:
+        """One machine loses the coordinator, or another machine, in one direction or both."""
+        names = [machine.name for machine in self._machines()]
+        source = self.chance.choice(names)
+        target = PLACE if self.chance.random() < 0.7 else self.chance.choice(names)
+        if self.chance.random() < 0.5:
+            source, target = target, source
+        self.cluster.network.cut(source, target, both=self.chance.random() < 0.5)
+
+    def cut_group(self) -> None:
+        """Many machines lose the coordinator at once."""
+        for machine in self._machines():
+            if self.chance.random() < 0.6:
+                self.cluster.network.cut(machine.name, PLACE)
+        self._later(self._while_s(), self.cluster.network.heal_all)
+
+    def heal_link(self) -> None:
+        """One cut is mended."""
+        if cuts := self.cluster.network.cuts:
+            self.cluster.network.heal(*self.chance.choice(cuts))
+
+    def heal_all(self) -> None:
+        """Every cut is mended."""
+        self.cluster.network.heal_all()
+
+    def change_weather(self) -> None:
+        """Another network: calm, slow, lossy, or one that repeats."""
+        draw = self.chance.random
+        self.cluster.network.weather = self.chance.choice(
+            [
+                CALM,
+                Weather(slow=draw() * 0.3, slow_s_max=draw() * 2.0),
+                Weather(loss=draw() * 0.1, repeat=draw() * 0.1),
+                Weather(slow=0.1, slow_s_max=0.5, loss=0.03, repeat=0.2),
+            ]
+        )
+
+    def jump_clock(self) -> None:
+        """Somebody sets a clock on the wall, of any machine."""
+        machine = self.chance.choice(self._machines())
+        clock = self.cluster.host.clock if self.chance.random() < 0.4 else machine.clock
+        clock.jump(self.chance.choice([-3_600_000, -30_000, -500, 500, 30_000, 3_600_000]))
+
+    def slow_disk(self) -> None:
+        """Syncs take longer, up to more than a request may."""
+        self.cluster.host.disk.sync_s = self.chance.choice([0.05, 0.5, 2.0, 8.0])
+        self._later(self._while_s(), self._mend_disk)
+
+    def fail_disk(self) -> None:
+        """Some appends fail, and leave open whether they happened."""
+        self.cluster.host.disk.refuses.chance = self.chance.choice([0.2, 0.5, 1.0])
+        self._later(self._while_s(), self._mend_disk)
+
+    def fail_memory(self) -> None:
+        """A machine runs out of memory, swaps, or cannot fence for a while."""
+        machine = self._running()
+        if machine is None or machine.memory is None:
+            return
+        fault: Fault = self.chance.choice([machine.memory.full, machine.memory.fence_fails, machine.memory.stalls])
+        fault.chance = self.chance.choice([0.3, 1.0])
+        self._later(self._while_s(), fault.mend)
+
+    def plan_region(self) -> None:
+        """A program wants a region."""
+        stripes = self.chance.choice([1, 2, 7, 40, 300])
+        lenders = self.chance.choice([None, 1, 3, 10])
+        size_bytes = stripes * STRIPE_BYTES - self.chance.choice([0, 1, 4096])
+        if (borrower := self._borrower()) is not None:
+            name = self._region()
+            borrower.ask(f"plan {name}", questions.plan_region(name, size_bytes, lenders))
+
+    def attach(self) -> None:
+        """A program attaches: mostly to what is there in a mode that fits, sometimes to anything in any."""
+        borrower, state = self._borrower(), self.cluster.host.state
+        if borrower is None:
+            return
+        usable = [region for region in state.regions.values() if region.state in USABLE_STATES] if state else []
+        if usable and self.chance.random() < 0.8:
+            region = self.chance.choice(usable)
+            mode = self.chance.choice(["read", "private"]) if region.sealed else "exclusive"
+            borrower.attach(region.name, mode, takeover=self.chance.random() < 0.7)
+        else:
+            mode = self.chance.choice(["exclusive", "read", "private", "shared"])
+            borrower.attach(self._region(), mode, takeover=self.chance.random() < 0.4)
+
+    def touch(self) -> None:
+        """A program uses what it was granted, however long ago."""
+        holders = [borrower for borrower in self.borrowers if borrower.holds and not borrower.is_busy]
+        if holders:
+            borrower = self.chance.choice(holders)
+            borrower.touch(self.chance.choice(borrower.holds))
+
+    def renew(self) -> None:
+        """A program stays."""
+        holders = [borrower for borrower in self.borrowers if borrower.holds and not borrower.is_busy]
+        if holders:
+            borrower = self.chance.choice(holders)
+            borrower.renew(self.chance.choice(borrower.holds))
+
+    def detach(self) -> None:
+        """A program lets go."""
+        holders = [borrower for borrower in self.borrowers if borrower.holds and not borrower.is_busy]
+        if holders:
+            borrower = self.chance.choice(holders)
+            borrower.detach(self.chance.choice(borrower.holds))
+
+    def seal(self) -> None:
+        """A program makes a region readable by all."""
+        if (borrower := self._borrower()) is not None:
+            name = self._region()
+            borrower.ask(f"seal {name}", questions.seal(name))
+
+    def delete_region(self) -> None:
+        """A program wants no more of a region."""
+        if (borrower := self._borrower()) is not None:
+            name, force = self._region(), self.chance.random() < 0.5
+            borrower.ask(f"delete {name}", questions.delete_region(name, force=force))
+
+    def put_object(self) -> None:
+        """A program stores an object."""
+        if (borrower := self._borrower()) is not None:
+            borrower.put(self.chance.choice([0, 4096, 1 << 20, 5 << 20]), self.chance.choice([1, 2, 3, 3]))
+
+    def spoil_copy(self) -> None:
+        """A copy on some disk goes bad, and nobody notices. Never the last good one: that would be nobody's fault."""
+        machine = self.chance.choice(self._machines())
+        names = [one for one in machine.shelf.sizes if self._good_copies(one) > 2]
+        if names:
+            machine.shelf.bad.add(self.chance.choice(names))
+
+    def wipe_shelf(self) -> None:
+        """A machine that is down comes back with an empty disk, if others hold everything it held."""
+        down = [machine for machine in self._machines() if machine.process is None]
+        machine = self.chance.choice(down) if down else None
+        if machine is not None and all(self._good_copies(one) > 2 for one in machine.shelf.sizes):
+            machine.shelf.sizes.clear()
+            machine.shelf.bad.clear()
+
+    def remove_node(self) -> None:
+        """An operator takes a node out, which comes back if it lives."""
+        if (borrower := self._borrower()) is not None:
+            name = self.chance.choice(self._machines()).name
+            borrower.ask(f"remove {name}", questions.leave(name))
+
+    def read(self) -> None:
+        """Somebody looks."""
+        if (borrower := self._borrower()) is not None:
+            flow = self.chance.choice([questions.cluster, questions.regions, questions.endpoints, questions.health])()
+            borrower.ask("look", flow)
+
+    def _good_copies(self, object_hash: ObjectHash) -> int:
+        return sum(machine.shelf.is_good(object_hash) for machine in self._machines())
+
+    def _machines(self) -> list[Machine]:
+        return list(self.cluster.machines.values())
+
+    def _running(self) -> Machine | None:
+        running = [machine for machine in self._machines() if machine.is_running]
+        return self.chance.choice(running) if running else None
+
+    def _borrower(self) -> Borrower | None:
+        free = [borrower for borrower in self.borrowers if not borrower.is_busy]
+        return self.chance.choice(free) if free else None
+
+    def _region(self) -> str:
+        return f"r{self.chance.randrange(_REGIONS_MAX)}"
+
+    def _while_s(self) -> float:
+        """How long something lasts: mostly short, sometimes long enough to be noticed by everybody."""
+        return self.chance.uniform(5.0, _LONG_S) if self.chance.random() < 0.15 else self.chance.uniform(0.0, 2.0)
+
+    def _mend_disk(self) -> None:
+        self.cluster.host.disk.sync_s = 0.001
+        self.cluster.host.disk.refuses.mend()
+
+    def _ensure_coordinator(self) -> None:
+        if not self.cluster.host.wanted:
+            self.cluster.host.kill()
+            self.cluster.host.start()
+
+    def _ensure_started(self, machine: Machine) -> None:
+        if machine.process is None:
+            machine.start()
+
+    def _later(self, after_s: float, do: Callable[[], None]) -> None:
+        self._returns_s.append((self.cluster.loop.time() + after_s, do))
+
+    def _do_what_is_due(self) -> None:
+        now_s = self.cluster.loop.time()
+        due = [do for at_s, do in self._returns_s if at_s <= now_s]
+        self._returns_s = [(at_s, do) for at_s, do in self._returns_s if at_s > now_s]
+        for do in due:
+            do()
+
+
+WEIGHTS: Final[dict[str, float]] = {
+    "rest": 8,
+    "start_agent": 8,
+    "kill_agent": 3,
+    "power_off_agent": 2,
+    "power_off_some": 0.5,
+    "stop_agent": 2,
+    "pause_agent": 2,
+    "pause_coordinator": 0.5,
+    "kill_coordinator": 0.7,
+    "power_off_coordinator": 0.7,
+    "stop_coordinator": 0.4,
+    "cut_link": 4,
+    "cut_group": 0.5,
+    "heal_link": 4,
+    "heal_all": 0.5,
+    "change_weather": 2,
+    "jump_clock": 2,
+    "slow_disk": 0.7,
+    "fail_disk": 0.5,
+    "fail_memory": 3,
+    "plan_region": 14,
+    "attach": 20,
+    "touch": 8,
+    "renew": 2,
+    "detach": 5,
+    "seal": 0.8,
+    "delete_region": 3,
+    "put_object": 4,
+    "spoil_copy": 2,
+    "wipe_shelf": 0.5,
+    "remove_node": 1,
+    "read": 3,
+}
+"""How often each is drawn, against each other."""

@@ -1,0 +1,142 @@
+"""A whole cluster in one thread: the real coordinator, real agents, and programs that use them.
+
+cluster = Cluster(seed=7, agents=3)
+cluster.start()
+assert cluster.loop.run_until(lambda: cluster.online() == {"n0", "n1", "n2"}, 10)
+cluster.machines["n1"].kill()
+cluster.loop.run_for(60)
+"""
+
+import random
+from collections.abc import Coroutine
+from typing import Any, TextIO, TypeVar
+
+from weft.client.coordinator import Coordinator as Questions
+from weft.client.flow import Flow, run_async
+from weft.coordinator.app import Limits
+from weft.model.node import NodeStatus
+from weft.model.policy import STRIPE_BYTES
+from weft.testing.clock import ProcessClock
+from weft.testing.host import PLACE, Host
+from weft.testing.loop import SimulatedLoop
+from weft.testing.machine import Machine
+from weft.testing.network import Network, SimulatedHttp
+from weft.testing.observer import Observer
+from weft.testing.process import Process
+from weft.testing.stock import StockDouble
+from weft.testing.trace import Trace
+
+T = TypeVar("T")
+
+
+class Cluster:
+    """The world. Everything in it follows from the seed and from what is done to it."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        agents: int = 3,
+        lend_stripes: int = 64,
+        on_memory: bool = False,
+        limits: Limits | None = None,
+        out: TextIO | None = None,
+    ) -> None:
+        self.seed = seed
+        self.loop = SimulatedLoop(seed)
+        self.trace = Trace(self.loop, out=out)
+        self.chance = random.Random(f"world {seed}")
+        self.network = Network(self.loop, random.Random(f"network {seed}"), self.trace.note)
+        self.host = Host(self.loop, self.network, self.trace.note, seed=str(seed), on_memory=on_memory, limits=limits)
+        self.machines: dict[str, Machine] = {}
+        for order in range(agents):
+            self._add(order, lend_stripes * STRIPE_BYTES)
+        self.observer = Observer(self.host, self.machines, self.trace.note)
+        self.network.watch = self.observer.on_response
+        self.programs: list[Process] = []
+
+    def start(self) -> None:
+        """Start the coordinator and every agent."""
+        self.host.start()
+        for machine in self.machines.values():
+            machine.start()
+
+    def close(self) -> None:
+        """End the world."""
+        for machine in self.machines.values():
+            machine.kill()
+        self.host.kill()
+        for program in self.programs:
+            program.kill()
+        self.loop.run_for(0.0)
+        self.loop.close()
+
+    def program(self, name: str) -> Process:
+        """A process on a machine of its own that asks the coordinator things."""
+        process = Process(self.loop, name, seed=f"{self.seed} {name}", clock=ProcessClock(self.loop))
+        self.programs.append(process)
+        return process
+
+    async def ask(self, program: Process, flow: Flow[T]) -> T:
+        """Carry a client's flow out as a program. Raises what the flow raises."""
+        http = SimulatedHttp(self.network, program, PLACE)
+        return await run_async(flow, http, program.clock, program.chance)
+
+    def do(self, program: Process, work: Coroutine[Any, Any, T]) -> T:
+        """Live until a program has done something; its result."""
+        task = program.spawn(work)
+        assert self.loop.run_until(task.done, 300), f"{program.name} is not done after five minutes"
+        return task.result()
+
+    def online(self) -> set[str]:
+        """The nodes the coordinator counts as online at this moment."""
+        state, coordinator = self.host.state, self.host.coordinator
+        if state is None or coordinator is None:
+            return set()
+        beats = coordinator._beats
+        silent = beats.silent()
+        return {
+            node_id
+            for node_id, node in state.nodes.items()
+            if node.status is NodeStatus.ONLINE and node.incarnation is not None and node_id not in silent
+        }
+
+    def _add(self, order: int, lend_bytes: int) -> None:
+        name = f"n{order}"
+        machine = Machine(
+            self.loop,
+            self.network,
+            self.trace.note,
+            self._reaches,
+            name=name,
+            order=order,
+            lend_bytes=lend_bytes,
+            seed=str(self.seed),
+            find_stock=self._find_stock,
+            dropped=lambda object_hash: self.observer.on_dropped(object_hash),
+        )
+        self.machines[name] = machine
+
+    def stock_at(self, source: str, host: str, port: int) -> StockDouble | None:
+        """The objects behind a data port, if one machine reaches another's now."""
+        for machine in self.machines.values():
+            if machine.host == host and machine.memory is not None and machine.memory.port == port:
+                reached = self.network.carries(source, machine.name) and self.network.carries(machine.name, source)
+                awake = machine.process is not None and not machine.process.paused
+                return machine.stock if reached and awake else None
+        return None
+
+    def _find_stock(self, source: Process, host: str, port: int) -> StockDouble | None:
+        return self.stock_at(source.name, host, port)
+
+    def _reaches(self, source: Process, host: str, port: int) -> bool:
+        """Whether a machine's data port answers another machine."""
+        for machine in self.machines.values():
+            if machine.host == host:
+                there = machine.memory is not None and machine.memory.port == port and machine.is_running
+                return there and self.network.carries(source.name, machine.name)
+        return False
+
+
+questions = Questions()
+"""What a program may ask of a coordinator, as flows."""

@@ -1,0 +1,240 @@
+"""Liveness in a whole coordinator: reads that do not wait for the sweep, the brake, the grace and the purge."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.worlds import STRIPE, Door, Lender, run
+from weft.coordinator.app import Limits
+
+LATE_MS = 30_001
+
+
+def cloud(story: Any, **settings: Any) -> None:
+    run(story, home=False, **settings)
+
+
+async def register(door: Door, *names: str) -> None:
+    for name in names:
+        await door.ok("POST", "/v2/nodes/register", {"node_id": name, "machine_id": "m", "address": "a:1"})
+
+
+async def beat(door: Door, *names: str) -> None:
+    for name in names:
+        await door.ok("POST", f"/v2/nodes/{name}/heartbeat", {"pools": []})
+
+
+async def statuses(door: Door) -> dict[str, str]:
+    return {node["node_id"]: node["status"] for node in (await door.ok("GET", "/v2/nodes"))["nodes"]}
+
+
+def test_the_timeout_holds_on_every_read_before_any_sweep() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        await beat(door, "a")
+        door.clock.advance(LATE_MS - 1)
+        assert await statuses(door) == {"a": "Online"}
+        door.clock.advance(1)
+        assert await statuses(door) == {"a": "Offline"}
+        assert (await door.ok("GET", "/cluster"))["members"][0]["status"] == "failed"
+        assert (await door.ok("GET", "/metrics", accept="application/json"))["active_nodes"] == 0
+
+    cloud(story)
+
+
+def test_the_configured_timeout_is_the_one_that_holds() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        await beat(door, "a")
+        door.clock.advance(LATE_MS)
+        assert await statuses(door) == {"a": "Online"}
+        door.clock.advance(30_000)
+        assert await statuses(door) == {"a": "Offline"}
+
+    cloud(story, limits=Limits(sweep_ms=3_600_000, node_lost_ms=60_000))
+
+
+def test_a_node_that_registers_and_never_beats_goes_offline() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        assert await statuses(door) == {"a": "Registering"}
+        door.clock.advance(LATE_MS)
+        await door.coordinator.sweep.look()
+        assert await statuses(door) == {"a": "Offline"}
+
+    cloud(story)
+
+
+def test_an_offline_node_is_back_by_a_beat_alone() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        await beat(door, "a")
+        door.clock.advance(LATE_MS)
+        await door.coordinator.sweep.look()
+        assert await statuses(door) == {"a": "Offline"}
+        await beat(door, "a")
+        assert await statuses(door) == {"a": "Online"}
+
+    cloud(story)
+
+
+@pytest.mark.parametrize("step_ms", [-3_600_000, 3_600_000])
+def test_a_step_of_the_wall_clock_changes_no_status(step_ms: int) -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        await beat(door, "a")
+        door.clock.step_ms = step_ms
+        await door.coordinator.sweep.look()
+        assert await statuses(door) == {"a": "Online"}
+        door.clock.advance(LATE_MS)
+        assert await statuses(door) == {"a": "Offline"}
+
+    cloud(story)
+
+
+def test_most_nodes_silent_at_once_are_doubted_first_and_given_up_later() -> None:
+    async def story(door: Door) -> None:
+        names = ("a", "b", "c", "d")
+        await register(door, *names)
+        await beat(door, *names)
+        door.clock.advance(LATE_MS)
+        await beat(door, "d")
+        await door.coordinator.sweep.look()
+        assert set((await statuses(door)).values()) == {"Online"}
+        assert "giving up none of them yet" in door.log.getvalue()
+        door.clock.advance(29_998)
+        await beat(door, "d")
+        assert set((await statuses(door)).values()) == {"Online"}
+        door.clock.advance(2)
+        await door.coordinator.sweep.look()
+        assert await statuses(door) == {"a": "Offline", "b": "Offline", "c": "Offline", "d": "Online"}
+
+    cloud(story)
+
+
+def test_the_doubt_is_over_when_it_turns_out_that_nodes_can_be_heard() -> None:
+    async def story(door: Door) -> None:
+        names = ("a", "b", "c", "d")
+        await register(door, *names)
+        await beat(door, *names)
+        door.clock.advance(LATE_MS)
+        await beat(door, "d")
+        assert set((await statuses(door)).values()) == {"Online"}
+        await beat(door, "b")
+        assert await statuses(door) == {"a": "Offline", "b": "Online", "c": "Offline", "d": "Online"}
+
+    cloud(story)
+
+
+def test_a_few_nodes_of_many_are_given_up_at_once() -> None:
+    async def story(door: Door) -> None:
+        names = [f"n{number}" for number in range(10)]
+        await register(door, *names)
+        await beat(door, *names)
+        door.clock.advance(LATE_MS - 1)
+        await beat(door, *names[4:])
+        door.clock.advance(1)
+        assert sorted((await statuses(door)).values()) == ["Offline"] * 4 + ["Online"] * 6
+
+    cloud(story)
+
+
+def test_a_coordinator_that_begins_gives_every_node_a_whole_timeout(tmp_path: Any) -> None:
+    async def before(door: Door) -> None:
+        await register(door, "a")
+        await beat(door, "a")
+
+    async def after(door: Door) -> None:
+        assert await statuses(door) == {"a": "Online"}
+        door.clock.advance(LATE_MS - 1)
+        await door.coordinator.sweep.look()
+        assert await statuses(door) == {"a": "Online"}
+        door.clock.advance(1)
+        assert await statuses(door) == {"a": "Offline"}
+
+    cloud(before, directory=tmp_path)
+    cloud(after, directory=tmp_path)
+
+
+def test_a_coordinator_that_was_stopped_blames_no_node_for_it() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        await beat(door, "a")
+        door.clock.advance(120_000)
+        door.coordinator._beats.excuse(119_000)
+        assert await statuses(door) == {"a": "Online"}
+        door.clock.advance(LATE_MS)
+        assert await statuses(door) == {"a": "Offline"}
+
+    cloud(story)
+
+
+def test_a_node_that_is_offline_for_long_enough_is_forgotten() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a", "b")
+        await beat(door, "a", "b")
+        door.clock.advance(LATE_MS)
+        await beat(door, "b")
+        await door.coordinator.sweep.look()
+        door.clock.advance(59_998)
+        await beat(door, "b")
+        await door.coordinator.sweep.look()
+        assert await statuses(door) == {"a": "Offline", "b": "Online"}
+        door.clock.advance(2)
+        await door.coordinator.sweep.look()
+        assert await statuses(door) == {"b": "Online"}
+
+    cloud(story, limits=Limits(sweep_ms=3_600_000, node_purge_ms=60_000))
+
+
+def test_a_node_that_holds_part_of_a_region_is_not_forgotten() -> None:
+    async def story(door: Door) -> None:
+        lender = Lender(door, "a")
+        await door.found(lender)
+        await door.ready_region("r", 1, lender)
+        for _ in range(2):
+            door.clock.advance(10 * LATE_MS)
+            await door.coordinator.sweep.look()
+        assert (await door.ok("GET", "/cluster"))["nodes"] == 1
+        assert (await door.ok("GET", "/regions/r"))["state"] == "ready"
+
+    run(story, limits=Limits(sweep_ms=3_600_000, node_purge_ms=60_000))
+
+
+def test_a_draining_node_keeps_what_it_has_and_is_planned_on_no_more() -> None:
+    async def story(door: Door) -> None:
+        lender = Lender(door, "a", lend_stripes=8)
+        await door.found(lender)
+        await door.ready_region("r", 1, lender)
+        await door.ok("POST", "/nodes/a/drain")
+        await lender.beat()
+        refused = await door("POST", "/regions", {"name": "s", "size_bytes": STRIPE})
+        assert refused.json()["code"] == "CAPACITY_EXCEEDED"
+        assert (await door.ok("GET", "/regions/r"))["state"] == "ready"
+
+    run(story)
+
+
+def test_a_drained_lender_that_returns_is_still_drained() -> None:
+    async def story(door: Door) -> None:
+        lender = Lender(door, "a")
+        await door.found(lender)
+        await door.ok("POST", "/nodes/a/drain")
+        door.clock.advance(LATE_MS)
+        await door.coordinator.sweep.look()
+        assert (await door.ok("GET", "/cluster"))["members"][0]["status"] == "failed"
+        await lender.beat()
+        assert (await door.ok("GET", "/cluster"))["members"][0]["status"] == "leaving"
+
+    run(story)
+
+
+def test_a_hundred_beats_at_once_are_all_heard() -> None:
+    async def story(door: Door) -> None:
+        names = [f"n{number}" for number in range(100)]
+        await register(door, *names)
+        await asyncio.gather(*(beat(door, name) for name in names))
+        assert set((await statuses(door)).values()) == {"Online"}
+
+    cloud(story)

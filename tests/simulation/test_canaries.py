@@ -1,0 +1,115 @@
+"""Rules broken on purpose. A simulator that does not notice within a few seeds is not looking."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from weft.agent.holdings import Holdings
+from weft.coordinator import healer
+from weft.coordinator.repeats import RepeatWindow
+from weft.coordinator.sweep import Sweep
+from weft.core import attachment, dispatch, holding, region
+from weft.model import events
+from weft.testing.disk import Disk
+from weft.testing.sim import Simulation, SimulationFailedError
+from weft.testing.stock import StockDouble
+
+SEEDS_MAX = 12
+
+
+def caught(agents: int = 3, steps: int = 150) -> str:
+    """What the first seed that notices says."""
+    for seed in range(1, SEEDS_MAX + 1):
+        try:
+            Simulation(seed, agents=agents, steps=steps).run()
+        except SimulationFailedError as error:
+            return error.what
+    pytest.fail(f"{SEEDS_MAX} seeds noticed nothing")
+
+
+def test_an_attachment_that_forgets_to_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachment, "touch_holders", lambda draft, region: None)
+    assert "still let" in caught()
+
+
+def test_an_agent_that_claims_a_target_before_its_fences_stand_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Holdings, "generation", property(lambda holdings: holdings._target_generation))
+    assert "still let" in caught()
+
+
+def test_a_disk_that_says_synced_before_it_is_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Disk, "__init__", _lying(Disk.__init__))
+    assert "the disk has" in caught()
+
+
+def test_a_request_that_is_carried_out_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RepeatWindow, "find", lambda window, cause: None)
+    assert "was carried out at" in caught(steps=300)
+
+
+def test_an_application_that_reads_more_than_the_log_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = itertools.count(1)
+    right = dispatch.APPLICATIONS[events.RegionPlanned]
+
+    def wrong(draft: Any, event: events.RegionPlanned) -> None:
+        right(draft, msgspec.structs.replace(event, at_ms=event.at_ms + next(count)))
+
+    monkeypatch.setitem(dispatch.APPLICATIONS, events.RegionPlanned, wrong)
+    assert "is not what its log implies" in caught()
+
+
+def test_room_that_is_not_given_back_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(draft: Any, gone: Any) -> None:
+        for node_id in holding.holders(draft, gone):
+            held = draft.holdings.get(node_id) or ()
+            draft.holdings.put(node_id, tuple(other for other in held if other != gone.region_id))
+
+    monkeypatch.setattr(region, "put_down", wrong)
+    assert "is charged with" in caught()
+
+
+def test_a_second_writer_let_in_beside_the_first_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachment, "_make_way", lambda view, region, command: [])
+    assert "one of them exclusive" in caught()
+
+
+def test_a_sweep_that_gives_nobody_up_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sweep, "_lost_nodes", lambda sweep: [])
+    assert "does not run and is" in caught()
+
+
+def test_a_fence_that_falls_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attachment._set_attachments
+
+    def wrong(draft: Any, region: Any, attachment_ids: Any, generation: Any) -> None:
+        right(draft, region, attachment_ids, generation)
+        if not attachment_ids and (row := draft.regions.get(region.region_id)) is not None:
+            draft.regions.put(region.region_id, msgspec.structs.replace(row, floor=1))
+
+    monkeypatch.setattr(attachment, "_set_attachments", wrong)
+    assert "fell from" in caught()
+
+
+def test_a_plan_that_heals_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = healer.plan
+    monkeypatch.setattr(healer, "plan", lambda *given: msgspec.structs.replace(right(*given), copies=()))
+    assert "copies" in caught()
+
+
+def test_a_copy_that_is_reported_and_not_made_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wrong(stock: StockDouble, *copy: Any) -> None:
+        return None
+
+    monkeypatch.setattr(StockDouble, "fetch", wrong)
+    assert "the books say" in caught()
+
+
+def _lying(right: Callable[..., None]) -> Callable[..., None]:
+    def wrong(disk: Disk, *args: Any, **named: Any) -> None:
+        right(disk, *args, **named)
+        disk.lies = True
+
+    return wrong

@@ -1,0 +1,190 @@
+"""Handoff files: known by what they say, read whole, and gone when their engine is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weft.handoff import EnginePools, Handoff, HandoffDirectory, process_is_alive, write_handoff
+
+SAID: dict[str, Any] = {
+    "pool_id": "pool-0",
+    "replica_id": "r1",
+    "engine": "llamacpp",
+    "engine_version": "b4000",
+    "url": "http://127.0.0.1:8081",
+    "device_mask": "1,0",
+    "slots_total": 4,
+    "slots_free": 3,
+    "pid": 7,
+}
+
+
+class Machine:
+    """A directory, the processes that live, and the pools that follow."""
+
+    def __init__(self, path: Path, *promised: str) -> None:
+        self.path = path
+        self.directory = HandoffDirectory(path)
+        self.pools = EnginePools(promised)
+        self.living = {7}
+
+    def write(self, name: str = "a.json", text: str | None = None, **changed: Any) -> None:
+        self.path.mkdir(exist_ok=True)
+        draft = self.path / f"{name}.draft"
+        draft.write_text(json.dumps({**SAID, **changed}) if text is None else text)
+        draft.replace(self.path / name)
+
+    def look(self) -> bool:
+        return self.pools.see(self.directory.look(), self.living.__contains__)
+
+    def ready(self) -> dict[str, bool]:
+        return {pool.pool_id: pool.ready for pool in self.pools.snapshots()}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "engines", "pool-0")
+
+
+def test_a_machine_without_engines_has_its_pools_and_none_is_ready(machine: Machine) -> None:
+    assert machine.look() is False
+    assert machine.ready() == {"pool-0": False}
+
+
+def test_a_file_makes_its_pool_ready_with_what_it_says(machine: Machine) -> None:
+    machine.write()
+    assert machine.look() is True
+    (pool,) = machine.pools.snapshots()
+    assert (pool.ready, pool.slots_free, pool.slots_total, pool.engine) == (True, 3, 4, "llamacpp")
+    assert (pool.replica_id, pool.url, pool.devices) == ("r1", "http://127.0.0.1:8081", ("0", "1"))
+    assert machine.look() is False
+
+
+def test_a_file_that_is_written_again_under_its_name_is_seen(machine: Machine) -> None:
+    machine.write()
+    machine.look()
+    machine.write(url="http://127.0.0.1:8082")
+    assert machine.look() is True
+    assert machine.pools.snapshots()[0].url == "http://127.0.0.1:8082"
+
+
+def test_a_second_pool_in_the_file_of_another_is_seen(machine: Machine) -> None:
+    machine.write("engine.json")
+    machine.look()
+    machine.write("engine.json", pool_id="pool-1")
+    machine.look()
+    assert machine.ready() == {"pool-0": False, "pool-1": True}
+
+
+def test_a_file_that_is_deleted_leaves_its_pool_not_ready(machine: Machine) -> None:
+    machine.write()
+    machine.look()
+    (machine.path / "a.json").unlink()
+    assert machine.look() is True
+    (pool,) = machine.pools.snapshots()
+    assert (pool.ready, pool.slots_free, pool.url) == (False, 0, None)
+
+
+def test_a_dead_process_leaves_its_pool_not_ready_though_the_file_is_there(machine: Machine) -> None:
+    machine.write()
+    machine.look()
+    machine.living.clear()
+    assert machine.look() is True
+    assert machine.ready() == {"pool-0": False}
+
+
+def test_a_file_that_is_half_written_is_read_again_and_what_it_said_before_holds(machine: Machine) -> None:
+    machine.write()
+    machine.look()
+    machine.write(text='{"pool_id": "po')
+    assert machine.look() is False
+    assert machine.ready() == {"pool-0": True}
+    machine.write(slots_free=0)
+    assert machine.look() is True
+    assert machine.pools.busy_slots == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "[]",
+        '{"pool_id": "pool-0"}',
+        '{"url": "ftp://a"}',
+        '{"url": "http://a", "pid": 0}',
+        "x" * 70_000,
+    ],
+)
+def test_a_file_that_says_nothing_usable_makes_nothing_ready(machine: Machine, text: str) -> None:
+    machine.write(text=text)
+    assert machine.look() is False
+
+
+def test_what_a_file_does_not_say_has_a_default(machine: Machine) -> None:
+    machine.write(text='{"url": "http://127.0.0.1:1", "something": "else"}')
+    machine.look()
+    (pool, _) = machine.pools.snapshots()
+    assert (pool.pool_id, pool.replica_id, pool.slots_free, pool.slots_total) == ("default", "r0", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "free", "total"),
+    [
+        ({"slots_total": 4, "slots_free": 9}, 4, 4),
+        ({"slots": 3}, 3, 3),
+        ({"slots": 3, "slots_total": 5, "slots_free": 1}, 1, 5),
+        ({"slots_free": 5}, 1, 1),
+    ],
+)
+def test_free_slots_are_never_more_than_there_are(machine: Machine, said: Any, free: int, total: int) -> None:
+    machine.write(text=json.dumps({"url": "http://a:1", "pool_id": "pool-0", **said}))
+    machine.look()
+    (pool,) = machine.pools.snapshots()
+    assert (pool.slots_free, pool.slots_total) == (free, total)
+
+
+def test_replicas_of_one_pool_have_their_slots_together(machine: Machine) -> None:
+    machine.write("a.json", replica_id="r0")
+    machine.write("b.json", replica_id="r1")
+    machine.look()
+    (pool,) = machine.pools.snapshots()
+    assert (pool.slots_free, pool.slots_total, pool.replica_id) == (6, 8, "r1")
+
+
+def test_only_json_files_are_looked_at(machine: Machine) -> None:
+    machine.write("a.txt")
+    machine.write(".a.json.123")
+    assert machine.look() is False
+
+
+def test_what_is_written_whole_is_read_back(machine: Machine) -> None:
+    path = write_handoff(machine.path, Handoff(url="http://127.0.0.1:8081", pool_id="pool-0", replica_id="r2"))
+    assert path.name == "pool-0-r2.json"
+    machine.look()
+    assert machine.ready() == {"pool-0": True}
+    assert [entry.name for entry in machine.path.iterdir()] == ["pool-0-r2.json"]
+
+
+def test_every_pool_drains_with_its_machine(machine: Machine) -> None:
+    machine.write()
+    machine.look()
+    assert [pool.draining for pool in machine.pools.snapshots(draining=True)] == [True]
+    assert [pool.draining for pool in machine.pools.snapshots()] == [False]
+
+
+def test_a_process_that_ended_is_not_alive_even_before_it_is_waited_for() -> None:
+    assert process_is_alive(os.getpid())
+    child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.read()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process_is_alive(child.pid)
+    child.wait()
+    child.stdout.close()
+    assert not process_is_alive(child.pid)
