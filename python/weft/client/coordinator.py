@@ -30,7 +30,7 @@ from weft.api.bodies.region import (
     RegionList,
 )
 from weft.client.call import Call, perform
-from weft.client.flow import Flow, now
+from weft.client.flow import Flow, Pause, now
 from weft.model.errors import BadArgument, RegionExists, RegionNotFound, RegionNotReady, TimedOut
 from weft.model.policy import ATTACH_MS_MAX, REQUEST_MS_MAX, reserve_ms_max
 
@@ -42,6 +42,8 @@ PATIENCE_S = 2 * REQUEST_MS_MAX / 1000
 ATTACH_PATIENCE_S = 3 * ATTACH_MS_MAX / 1000
 # One waiting question; shorter than what closes silent connections on the way.
 _WAIT_MS = 5_000
+# How often a deleted region is asked for: lenders release in the next beat, which comes at once.
+_GONE_PAUSE_S = 0.05
 
 
 class Coordinator:
@@ -206,6 +208,21 @@ class Coordinator:
         """Deletes a region; with `force` its attachments are closed first."""
         query: dict[str, str | int] = {"force": 1} if force else {}
         return self._ask("delete_region", RegionDeleting, patience_s, path={"name": name}, query=query)
+
+    def gone_region(self, name: str, patience_s: float | None = None) -> Flow[None]:
+        """Returns once the lenders gave a deleted region's memory back and its name is free. Raises TimedOut."""
+        limit_s = self._patience_s if patience_s is None else patience_s
+        deadline_s = (yield from now()) + limit_s
+        while (yield from now()) < deadline_s:
+            try:
+                yield from self.region(name)
+            except RegionNotFound:
+                return
+            yield Pause(_GONE_PAUSE_S)
+        raise TimedOut(
+            f"region {name!r} was not gone after {limit_s:.0f} s: a lender has not given its memory back yet",
+            region=name,
+        )
 
     def _ask(self, operation: str, reply: type[T], patience_s: float | None, **rest: Any) -> Flow[T]:
         call = Call(operation=operation, reply=reply, token=self._token, **rest)

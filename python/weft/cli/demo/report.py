@@ -28,7 +28,7 @@ def show_reading(console: Console, reading: Reading, region_pages: int) -> None:
     """The table of what the reader measured, and the bytes' histogram."""
     table = Table(title="Read through the mapping by another process", title_justify="left")
     table.add_column("")
-    for heading in ("in order, hashed", "at random"):
+    for heading in ("in order", "at random"):
         table.add_column(heading, justify="right")
     ways = (reading.in_order, reading.at_random)
     table.add_row("pages in the region", *(f"{region_pages:,}" for _ in ways))
