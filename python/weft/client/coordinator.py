@@ -119,6 +119,8 @@ class Coordinator:
         self, name: str, size_bytes: int, lenders_max: int | None = None, patience_s: float | None = None
     ) -> Flow[RegionInfo]:
         """Plans a region. Raises RegionExists, or CapacityExceeded with the numbers."""
+        if size_bytes <= 0:
+            raise BadArgument(f"region {name!r} cannot have {size_bytes} bytes; give it a size such as 64GiB")
         body = RegionBody(name=name, size_bytes=size_bytes, lenders=lenders_max)
         return self._ask("plan_region", RegionInfo, patience_s, body=body)
 
