@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 SHELL_LINE = re.compile(r"^(make|weft) ([a-z-]+)", re.MULTILINE)
-BLOCK = re.compile(r"```\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -22,7 +21,7 @@ def test_every_link_leads_to_a_file(document: Path) -> None:
 
 def test_every_command_the_readme_shows_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    shown = [line for block in BLOCK.findall((ROOT / "README.md").read_text()) for line in SHELL_LINE.findall(block)]
+    shown = SHELL_LINE.findall((ROOT / "README.md").read_text())
     assert len(shown) >= 6, "README no longer shows its commands"
     for program, command in shown:
         known = targets if program == "make" else set(weft_command.commands)
