@@ -25,6 +25,9 @@ const TOKEN_FIRST: u64 = 1;
 const HOT_MAX: usize = 8;
 /// Rounds over the hot connections between two looks at epoll.
 const ROUNDS_PER_POLL: u32 = 32;
+/// Connections of one loop that have not proved the secret; past it the oldest of them goes. Those that have are counted by
+/// themselves, so that whoever has no secret cannot keep others out.
+const UNPROVED_MAX: usize = 64;
 /// How often deadlines are looked at while any is set.
 const DEADLINE_TICK: Duration = Duration::from_millis(250);
 
@@ -224,6 +227,7 @@ impl EventLoop {
     fn take_accepted(&mut self) {
         let accepted = std::mem::take(&mut *self.mailbox.accepted.lock().unwrap_or_else(PoisonError::into_inner));
         for stream in accepted {
+            self.make_room_for_unproved();
             let token = self.token_next;
             self.token_next += 1;
             if self.poller.add(&stream, token, Interest::READ).is_err() {
@@ -231,6 +235,17 @@ impl EventLoop {
                 continue;
             }
             self.connections.insert(token, Connection::new(stream, Instant::now() + self.handshake_deadline));
+        }
+    }
+
+    fn make_room_for_unproved(&mut self) {
+        let unproved = self.connections.iter().filter(|(_, connection)| !connection.is_proved());
+        let (count, oldest) = (unproved.clone().count(), unproved.map(|(token, _)| *token).min());
+        if count >= UNPROVED_MAX
+            && let Some(oldest) = oldest
+        {
+            Counters::add(&self.shared.counters.connections_turned_away, 1);
+            self.end(oldest);
         }
     }
 
