@@ -7,10 +7,12 @@ is told that the cluster exists, which is what it wanted, and joins. Each step m
 import contextlib
 
 from weft.agent.settings import NodeSettings
+from weft.api.bodies.beat import BeatBody, Observations
 from weft.api.bodies.cluster import ClusterInfo, NodeBody
 from weft.client.coordinator import Coordinator
 from weft.client.flow import Flow
 from weft.model.errors import ClusterExists, ClusterNotFound, NodeExists
+from weft.model.ids import Incarnation, spell_incarnation
 
 
 def find_or_found(coordinator: Coordinator, name: str) -> Flow[ClusterInfo]:
@@ -23,11 +25,14 @@ def find_or_found(coordinator: Coordinator, name: str) -> Flow[ClusterInfo]:
     return (yield from coordinator.cluster())
 
 
-def join(coordinator: Coordinator, settings: NodeSettings, port: int) -> Flow[bool]:
+def join(
+    coordinator: Coordinator, settings: NodeSettings, port: int, new_life: Incarnation | None = None
+) -> Flow[bool]:
     """Joins with the memory listening at `port`; False when the node was there already, from an earlier life.
 
     The record an earlier life left is kept. Its extents are not: the first beat of this life says that they are lost,
-    and how much is lent from now on.
+    and how much is lent from now on. A `new_life` says so before it takes over the endpoint: another process that runs
+    under this name keeps both, and this one gets IncarnationRetired.
     """
     fresh = True
     try:
@@ -44,5 +49,9 @@ def join(coordinator: Coordinator, settings: NodeSettings, port: int) -> Flow[bo
         )
     except NodeExists:
         fresh = False
+        if new_life is not None:
+            seen = Observations(lend_bytes=settings.lend_bytes)
+            body = BeatBody(incarnation=spell_incarnation(new_life), generation=0, observations=seen)
+            yield from coordinator.beat(settings.name, body)
     yield from coordinator.register_endpoint(settings.name, settings.host, port)
     return fresh
