@@ -118,17 +118,18 @@ def test_a_waiting_beat_of_a_node_that_goes_is_told(path: str, code: str) -> Non
     run(story)
 
 
-def test_a_waiting_beat_of_an_ended_life_is_told() -> None:
+def test_another_life_is_refused_while_a_beat_of_this_one_waits() -> None:
     async def story(door: Door) -> None:
         lender = Lender(door, "a")
         await door.found(lender)
         await lender.beat()
         waiting = asyncio.ensure_future(door("POST", "/nodes/a/beat", lender.body(wait_ms=30_000)))
         await door.settle()
-        lender.restart()
-        await lender.beat()
-        answer = await asyncio.wait_for(waiting, 5)
-        assert (answer.status_code, answer.json()["code"]) == (409, "INCARNATION_RETIRED")
+        refused = await door("POST", "/nodes/a/beat", lender.body() | {"incarnation": "00000000000000ff"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "INCARNATION_RETIRED")
+        assert "is running already" in refused.json()["error"]
+        assert not waiting.done()
+        waiting.cancel()
 
     run(story)
 

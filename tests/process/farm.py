@@ -35,7 +35,7 @@ class Farm:
         child = self.crew.start(name, "-m", "weft.agent", *arguments, *flags)
         child.line_with(f"weft node {name} ", DEADLINE_S)
         self.nodes[name] = child
-        self.settled(lambda: name in {member.node_id for member in self.cluster.describe().members})
+        self.settled(lambda: self.cluster.ask(self.cluster.coordinator.objects(limit=1)).stores == len(self.nodes))
         return child
 
     def kill(self, *names: str) -> None:

@@ -98,3 +98,14 @@ def test_a_lender_that_is_told_to_end_leaves_and_names_the_regions_it_takes_alon
     assert any("regions that lose extents: sealed (1)" in line for line in node.lines)
     assert [member.node_id for member in pool.cluster.describe().members] == ["a"]
     assert region.refresh().state == "damaged"
+
+
+def test_a_second_node_of_a_running_nodes_name_is_refused_and_harms_nothing(pool: Pool) -> None:
+    content = content_of(8 * MIB)
+    region = pool.filled("sealed", content)
+    second = pool.crew.start("second", "-m", "weft.agent", "--name", "b", "--lend", "64MiB", "--coordinator", pool.url)
+    assert second.wait(DEADLINE_S) == 1
+    assert "is running already" in second.last_line
+    with region.attach("read") as memory:
+        assert memory.read(0, len(content)) == content
+    assert region.refresh().state == "ready"

@@ -1,6 +1,5 @@
 """Any sequence of writing, touching, flushing and letting go leaves at home what was last flushed, and nothing else."""
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +14,6 @@ pytestmark = pytest.mark.process
 SIZE_BYTES = 5 * MIB + 1234
 ENDS = ("detach", "abandon")
 
-_numbers = itertools.count()
 _pieces = st.tuples(st.integers(0, SIZE_BYTES - 1), st.integers(1, 300_000), st.integers(0, 1000))
 _steps = st.lists(
     st.one_of(
@@ -35,7 +33,7 @@ class _AbandonedError(Exception):
 @given(steps=_steps)
 def test_what_was_flushed_is_at_home_and_what_was_not_is_not(pool: Pool, steps: list) -> None:
     home, mine = bytearray(SIZE_BYTES), bytearray(SIZE_BYTES)
-    region = pool.cluster.region(f"sequence-{next(_numbers)}", size=SIZE_BYTES)
+    region = pool.cluster.region("sequence", size=SIZE_BYTES)
     memory = region.attach("exclusive")
     for step, (offset, length, seed) in [*steps, ("detach", (0, 1, 0))]:
         data = content_of(min(length, SIZE_BYTES - offset), str(seed))

@@ -9,11 +9,13 @@ import contextlib
 from weft import __version__
 from weft.agent.cloud import CloudSettings
 from weft.agent.settings import NodeSettings
+from weft.api.bodies.beat import BeatBody, Observations
 from weft.api.bodies.cluster import ClusterInfo, NodeBody
 from weft.api.bodies.pools import CapabilitiesBody, RegistrationBody
 from weft.client.coordinator import Coordinator
 from weft.client.flow import Flow
 from weft.model.errors import ClusterExists, ClusterNotFound, NodeExists
+from weft.model.ids import Incarnation, spell_incarnation
 
 
 def find_or_found(coordinator: Coordinator, name: str) -> Flow[ClusterInfo]:
@@ -26,12 +28,15 @@ def find_or_found(coordinator: Coordinator, name: str) -> Flow[ClusterInfo]:
     return (yield from coordinator.cluster())
 
 
-def join(coordinator: Coordinator, settings: NodeSettings, port: int) -> Flow[bool]:
+def join(
+    coordinator: Coordinator, settings: NodeSettings, port: int, new_life: Incarnation | None = None
+) -> Flow[bool]:
     """Joins with the memory listening at `port`; False when the node was there already, from an earlier life.
 
     The record an earlier life left is kept. Its extents are not: the first beat of this life says that they are lost,
-    and how much is lent from now on. In the cloud profile the way in is the pools door, where a node that is there
-    already is described anew.
+    and how much is lent from now on. A `new_life` says so before it takes over the endpoint: another process that runs
+    under this name keeps both, and this one gets IncarnationRetired. In the cloud profile the way in is the pools door,
+    where a node that is there already is described anew.
     """
     fresh = True
     if settings.cloud is not None and settings.cloud.registers:
@@ -52,6 +57,10 @@ def join(coordinator: Coordinator, settings: NodeSettings, port: int) -> Flow[bo
         )
     except NodeExists:
         fresh = False
+        if new_life is not None:
+            seen = Observations(lend_bytes=settings.lend_bytes)
+            body = BeatBody(incarnation=spell_incarnation(new_life), generation=0, observations=seen)
+            yield from coordinator.beat(settings.name, body)
     yield from coordinator.register_endpoint(settings.name, settings.host, port)
     return fresh
 

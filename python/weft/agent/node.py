@@ -140,7 +140,7 @@ class Node:
         memory = await self._listen(bytes.fromhex(cluster.cluster_id), incarnation)
         self._joining = True
         try:
-            await self._insist(lambda: join(self._coordinator, self._settings, memory.port))
+            await self._insist(lambda: join(self._coordinator, self._settings, memory.port, incarnation))
         except BaseException:
             await memory.close()
             raise

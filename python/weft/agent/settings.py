@@ -14,7 +14,7 @@ from weft.client.sizes import format_size, parse_size
 from weft.dataplane import MachineMemory
 from weft.model.errors import InvalidField, Misconfigured
 from weft.model.ids import NodeId, parse_node_id
-from weft.model.policy import PORT_FIRST, PORT_LAST, SCRUB_BYTES_PER_S, SCRUB_EVERY_MS
+from weft.model.policy import PORT_FIRST, PORT_LAST, SCRUB_BYTES_PER_S, SCRUB_EVERY_MS, STRIPE_BYTES
 
 CLUSTER_NAME = "weft"
 
@@ -113,6 +113,12 @@ def route_from(host: str) -> str:
 
 def _lent(lend: str, memory: MachineMemory) -> int:
     lend_bytes = parse_size(lend)
+    if 0 < lend_bytes < STRIPE_BYTES:
+        raise Misconfigured(
+            f"--lend {lend} is {format_size(lend_bytes)}, less than the {format_size(STRIPE_BYTES)} that regions are "
+            "made of; give a unit, such as 3GiB, or 0 to lend nothing",
+            variable="--lend",
+        )
     if lend_bytes > memory.available_bytes:
         raise Misconfigured(
             f"--lend {format_size(lend_bytes)} is more than this machine has available: "

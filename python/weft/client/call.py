@@ -71,10 +71,19 @@ def perform(call: Call[T], deadline_s: float) -> Flow[T]:
             left_s = deadline_s - (yield from now())
             if not error.temporary or left_s <= pause_s:
                 raise
-            if not isinstance(error, Disconnected | TimedOut):
+            if not _fate_is_open(error):
                 request_id = yield Mint()
         yield Pause(pause_s)
         pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
+
+
+def _fate_is_open(error: WeftError) -> bool:
+    """Whether the request may have been carried out: then it is repeated under its id, and gets the first one's answer.
+
+    A journal that failed may still commit what it was given; every other refusal left nothing.
+    """
+    lost = isinstance(error, Disconnected | TimedOut)
+    return lost or (isinstance(error, Unavailable) and error.facts.get("reason") == "journal")
 
 
 def as_request(call: Call[Any], request_id: str) -> Request:

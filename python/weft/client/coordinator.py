@@ -35,7 +35,7 @@ from weft.api.bodies.region import (
 )
 from weft.api.bodies.storage import Done
 from weft.client.call import Call, perform
-from weft.client.flow import Flow, now
+from weft.client.flow import Flow, Pause, now
 from weft.model.errors import BadArgument, RegionExists, RegionNotFound, RegionNotReady, TimedOut
 from weft.model.policy import ATTACH_MS_MAX, OBJECT_LIST_MAX, REQUEST_MS_MAX, reserve_ms_max
 
@@ -47,6 +47,8 @@ PATIENCE_S = 2 * REQUEST_MS_MAX / 1000
 ATTACH_PATIENCE_S = 3 * ATTACH_MS_MAX / 1000
 # One waiting question; shorter than what closes silent connections on the way.
 _WAIT_MS = 5_000
+# How often a deleted region is asked for: lenders release in the next beat, which comes at once.
+_GONE_PAUSE_S = 0.05
 
 
 class Coordinator:
@@ -134,6 +136,8 @@ class Coordinator:
         self, name: str, size_bytes: int, lenders_max: int | None = None, patience_s: float | None = None
     ) -> Flow[RegionInfo]:
         """Plans a region. Raises RegionExists, or CapacityExceeded with the numbers."""
+        if size_bytes <= 0:
+            raise BadArgument(f"region {name!r} cannot have {size_bytes} bytes; give it a size such as 64GiB")
         body = RegionBody(name=name, size_bytes=size_bytes, lenders=lenders_max)
         return self._ask("plan_region", RegionInfo, patience_s, body=body)
 
@@ -261,6 +265,21 @@ class Coordinator:
         """Says that a node does not hold a copy it should; the node looks."""
         body = ReplicaBody(hash=object_hash, node_id=node_id)
         return self._ask("mark_replica_missing", Done, patience_s, body=body)
+
+    def gone_region(self, name: str, patience_s: float | None = None) -> Flow[None]:
+        """Returns once the lenders gave a deleted region's memory back and its name is free. Raises TimedOut."""
+        limit_s = self._patience_s if patience_s is None else patience_s
+        deadline_s = (yield from now()) + limit_s
+        while (yield from now()) < deadline_s:
+            try:
+                yield from self.region(name)
+            except RegionNotFound:
+                return
+            yield Pause(_GONE_PAUSE_S)
+        raise TimedOut(
+            f"region {name!r} was not gone after {limit_s:.0f} s: a lender has not given its memory back yet",
+            region=name,
+        )
 
     def _ask(self, operation: str, reply: type[T], patience_s: float | None, **rest: Any) -> Flow[T]:
         call = Call(operation=operation, reply=reply, token=self._token, **rest)

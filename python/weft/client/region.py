@@ -117,8 +117,12 @@ class Region:
         return self
 
     def delete(self, *, force: bool = False) -> None:
-        """Gives its memory back to the lenders. Raises RegionInUse while attached, unless forced."""
+        """Gives its memory back to the lenders, and returns when its name is free again.
+
+        Raises RegionInUse while attached, unless forced; TimedOut when a lender that lives does not give it back.
+        """
         self._cluster.ask(self._cluster.coordinator.delete_region(self.name, force=force))
+        self._cluster.ask(self._cluster.coordinator.gone_region(self.name))
 
     def __repr__(self) -> str:
         return f"<Region {self.name!r}, {self.size_bytes} bytes, {self.state}{', sealed' if self.sealed else ''}>"

@@ -202,6 +202,12 @@ class Beats:
         writer = self._writer
         assert writer is not None, "beats are attended to"
         node = existing_node(writer.state, node_id)
+        if node.incarnation not in (None, report.incarnation) and node_id in self._waiting:
+            # A dead process's waiting beat ends with its connection, so whoever waits here lives.
+            raise IncarnationRetired(
+                f"a node named {node_id} is running already; give this one a name of its own with --name",
+                node_id=node_id,
+            )
         lends_otherwise = lend_bytes is not None and lend_bytes != node.lend_bytes
         is_news = node.status is NodeStatus.OFFLINE or lends_otherwise or (draining and not node.drained)
         if node.incarnation != report.incarnation or is_news:

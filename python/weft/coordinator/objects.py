@@ -84,6 +84,7 @@ class Objects:
             under_replicated=self._healer.count(Health.UNDER_REPLICATED),
             absent=self._healer.count(Health.ABSENT),
             healing=len(self._healer.plan.copies),
+            stores=sum(1 for node in nodes.values() if node.takes),
         )
 
 

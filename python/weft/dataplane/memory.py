@@ -8,8 +8,10 @@ Faults are served by native threads that never take the GIL, so touching is safe
 through an exclusive mapping goes home on `flush`; what was not flushed dies with the process.
 """
 
+import functools
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -75,6 +77,8 @@ class RegionMemory:
             congestion=congestion,
             **timeouts,
         )
+        if window.user_mode_only:
+            _say_what_needs_privilege()
         return cls(window, region=region, mode=mode)
 
     @property
@@ -250,3 +254,15 @@ class RegionMemory:
                 f"of region {self._region!r}"
             )
         return size_bytes
+
+
+@functools.cache
+def _say_what_needs_privilege() -> None:
+    """Once a process: programs run on, and the one thing that differs would otherwise be found as an EFAULT."""
+    warnings.warn(
+        "this process may serve only its own touches of absent pages: a system call such as read(2) straight into one "
+        "fails with EFAULT. Call prefetch() on such ranges first, or allow the full mode: as root, `sysctl -w "
+        "vm.unprivileged_userfaultfd=1`, or give this user /dev/userfaultfd (`weft doctor` shows what is allowed)",
+        RuntimeWarning,
+        stacklevel=5,
+    )

@@ -129,6 +129,11 @@ impl Links {
         0..self.lenders.len()
     }
 
+    /// A lender's name.
+    pub fn name_of(&self, lender: usize) -> &str {
+        &self.homes.lenders[lender]
+    }
+
     /// The lender of an extent.
     pub fn lender_of(&self, extent: usize) -> usize {
         self.homes.extents[extent].lender
@@ -157,7 +162,8 @@ impl Links {
             ),
             ready: false,
         });
-        // Opening waits for its answers, so nothing else may be outstanding; what was is asked again on the new lane.
+        // Opening waits for its answers, so nothing else may be outstanding on this lane. Whoever had something outstanding
+        // sees by the new lane's number that it must ask again.
         link.peer.drop_lane();
         link.ready = false;
         for (number, home) in homes.extents.iter().enumerate() {

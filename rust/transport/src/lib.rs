@@ -13,6 +13,7 @@ mod error;
 mod homes;
 mod identity;
 mod lane;
+mod patience;
 mod peer;
 mod region;
 mod serving;

@@ -11,15 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_sys::memory::Span;
-use weft_wire::{Code, Flags, Header, Kind, PAYLOAD_BYTES_MAX, RANGES_MAX, Range, total_bytes};
+use weft_wire::{
+    Code, Flags, Header, Kind, OPENING_BYTES, PAYLOAD_BYTES_MAX, RANGES_MAX, Range, encode_opening, total_bytes,
+};
 
+use crate::patience::Patience;
 use crate::tcp::{ConnectOptions, TcpLane};
 use crate::{Identity, Lane, PeerIdentity, Reply, Request, TransportError};
 
-/// Connections tried for one operation before its error is returned; the deadline may end it earlier.
-const ATTEMPTS_MAX: u32 = 4;
-/// First pause between two attempts; it doubles.
-const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// Pings whose best is taken as the round-trip time of a fresh connection.
 const PINGS: usize = 5;
 /// The topic of a message that only wants to be answered.
@@ -91,12 +90,29 @@ pub struct Peer {
     openings: Vec<Opening>,
     rtt: Option<Duration>,
     closed: bool,
+    /// Names this peer's writes at the lender, over all its connections.
+    writer: u64,
+    /// Counts its connections: what is outstanding on one is not outstanding on the next.
+    epoch: u64,
 }
 
 impl Peer {
     /// A peer that connects when it is first used.
     pub fn new(address: PeerAddress, identity: Arc<Identity>, options: ConnectOptions) -> Self {
-        Self { address, identity, options, lane: None, openings: Vec::new(), rtt: None, closed: false }
+        let mut writer = [0u8; 8];
+        // Without randomness every peer of the process is the same writer, which refuses too much and never too little.
+        let _ = weft_sys::random::fill(&mut writer);
+        Self {
+            address,
+            identity,
+            options,
+            lane: None,
+            openings: Vec::new(),
+            rtt: None,
+            closed: false,
+            writer: u64::from_le_bytes(writer),
+            epoch: 0,
+        }
     }
 
     /// Connects now, and measures the round trip.
@@ -315,26 +331,25 @@ impl Peer {
         deadline: Instant,
         mut attempt: impl FnMut(&mut Self, Instant) -> Result<T, TransportError>,
     ) -> Result<T, TransportError> {
-        let mut backoff = BACKOFF_FIRST;
-        for tried in 1.. {
+        let mut patience = Patience::until(deadline);
+        let mut presented = false;
+        loop {
             let result = attempt(self, deadline);
             let error = match self.keep_or_drop_lane(result) {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             let expired = matches!(&error, TransportError::Refused { code: Code::GrantExpired, .. });
-            if expired && tried == 1 {
+            if expired && !presented {
                 // A renewed grant may be waiting: present it before giving up.
                 self.forget_handles();
+                presented = true;
                 continue;
             }
-            if !error.temporary() || tried == ATTEMPTS_MAX || Instant::now() + backoff >= deadline {
+            if !error.temporary() || !patience.wait(error.code()) {
                 return Err(error);
             }
-            std::thread::sleep(backoff);
-            backoff *= 2;
         }
-        unreachable!("the loop returns by its last attempt")
     }
 
     pub(crate) fn ensure_lane(&mut self, deadline: Instant) -> Result<&mut dyn Lane, TransportError> {
@@ -349,8 +364,14 @@ impl Peer {
             }
             let lane = TcpLane::connect(self.address.address, &self.address.node, &self.identity, &options)?;
             self.lane = Some(Box::new(lane));
+            self.epoch += 1;
         }
         Ok(self.lane.as_deref_mut().expect("connected above"))
+    }
+
+    /// The number of the present connection, or of the last one.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The lane, if connected. For drivers that pipeline by themselves.
@@ -377,10 +398,14 @@ impl Peer {
         let mut header = Header::new(Kind::Open, 0);
         header.offset = opening.extent.into();
         header.tag = opening.incarnation;
-        header.length = opening.grant.len() as u64;
+        header.length = (OPENING_BYTES + opening.grant.len()) as u64;
+        let writer = encode_opening(self.writer, self.epoch);
         let grant = Arc::clone(&opening.grant);
         let lane = self.lane.as_deref_mut().expect("ensured above");
-        lane.post(Request { header, ranges: &[], payload: &[Span::of_const(&grant)] }, deadline)?;
+        lane.post(
+            Request { header, ranges: &[], payload: &[Span::of_const(&writer), Span::of_const(&grant)] },
+            deadline,
+        )?;
         let Reply { header, .. } = lane.begin(&[], deadline)?;
         self.openings[index].handle = Some(header.handle);
         Ok((header.handle, header.offset))
@@ -437,7 +462,7 @@ pub(crate) fn complete(
     }
     let reply = lane.begin(&batch.spans, deadline)?;
     let wanted = usize::try_from(batch.length).expect("a batch is at most 64 MiB");
-    if reply.header.flags.has(Flags::ZERO) {
+    if reply.header.flags.has(Flags::ZERO) && reply.bytes() == 0 {
         for span in &batch.spans {
             zero(*span);
         }

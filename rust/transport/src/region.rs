@@ -159,11 +159,16 @@ impl RegionSink {
     fn send(&mut self, queues: &[VecDeque<Frame>], deadline: Instant) -> Result<(), (usize, FetchError)> {
         let mut next = vec![0usize; queues.len()];
         let mut completed = vec![0usize; queues.len()];
+        let mut epochs = vec![None; queues.len()];
         loop {
             let mut busy = false;
             for lender in 0..queues.len() {
                 while next[lender] < queues[lender].len() && next[lender] - completed[lender] < WRITES_IN_FLIGHT {
-                    self.post(&queues[lender][next[lender]], deadline).map_err(|error| (lender, error))?;
+                    let epoch = self.post(&queues[lender][next[lender]], deadline).map_err(|error| (lender, error))?;
+                    // Another lane answers nothing of the last one: the pipeline begins anew.
+                    if *epochs[lender].get_or_insert(epoch) != epoch {
+                        return Err((lender, replaced(self.links.name_of(lender))));
+                    }
                     next[lender] += 1;
                 }
             }
@@ -173,6 +178,9 @@ impl RegionSink {
                     let frame = &queues[lender][completed[lender]];
                     let peer = self.links.peer(lender).expect("posted through this peer");
                     let node = peer.node().to_owned();
+                    if Some(peer.epoch()) != epochs[lender] || peer.lane().is_none() {
+                        return Err((lender, replaced(&node)));
+                    }
                     let result = match peer.lane() {
                         Some(lane) => complete(lane, Kind::Write, &frame.batch, deadline),
                         None => Err(TransportError::Closed { peer: node.clone() }),
@@ -187,12 +195,13 @@ impl RegionSink {
         }
     }
 
-    fn post(&mut self, frame: &Frame, deadline: Instant) -> Result<(), FetchError> {
+    /// Posts on the lender's present lane, and returns that lane's number.
+    fn post(&mut self, frame: &Frame, deadline: Instant) -> Result<u64, FetchError> {
         let (peer, opened) = self.links.ready(frame.extent, deadline)?;
         let result = peer.handle(opened, deadline).and_then(|handle| {
             peer.lane().expect("a handle comes with a lane").post(frame.batch.request(Kind::Write, handle), deadline)
         });
-        result.map_err(|error| fetch_error(&error, peer.node()))
+        result.map(|()| peer.epoch()).map_err(|error| fetch_error(&error, peer.node()))
     }
 
     /// Writes what is left to one lender by itself, with the peer's own repeating.
@@ -223,6 +232,15 @@ impl PageSink for RegionSink {
             self.send_alone(queue, deadline)?;
         }
         Ok(())
+    }
+}
+
+fn replaced(lender: &str) -> FetchError {
+    FetchError {
+        node: lender.to_owned(),
+        code: "disconnected",
+        detail: "its connection was replaced in the middle of a flush".to_owned(),
+        temporary: true,
     }
 }
 

@@ -15,6 +15,12 @@ use weft_wire::{Code, Range, Refusal};
 /// Most extents one server holds: a table a person can still read, far above what one machine lends.
 const EXTENTS_MAX: usize = 65_536;
 
+/// Writers remembered for one extent: an exclusive attachment has one at a time, and each keeps its name over all its
+/// connections.
+const WRITERS_MAX: usize = 64;
+/// How long bytes that passed the gate may take to land: one non-blocking system call, and a thread that was descheduled.
+const DRAIN_MAX: Duration = Duration::from_millis(100);
+
 /// What the owner of memory says of one of its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageState {
@@ -77,7 +83,18 @@ impl Gate {
 
     fn raise(&self, generation: u64, deadline: Instant) -> bool {
         self.generation.fetch_max(generation, Ordering::SeqCst);
-        // A pass lasts one non-blocking system call, so this ends within microseconds unless a thread was descheduled.
+        self.drained(deadline)
+    }
+
+    /// Lets only `generation` and newer in, for a moment's time. For whoever opens an exclusive grant: it may know of the
+    /// attachment before the coordinator could tell this lender.
+    pub fn raise_soon(&self, generation: u64) -> bool {
+        self.raise(generation, Instant::now() + DRAIN_MAX)
+    }
+
+    /// Returns once whoever is inside now is out. A pass lasts one non-blocking system call, so this ends within
+    /// microseconds unless a thread was descheduled.
+    fn drained(&self, deadline: Instant) -> bool {
         while self.inside.load(Ordering::SeqCst) > 0 {
             if Instant::now() >= deadline {
                 return false;
@@ -103,12 +120,49 @@ pub struct Extent {
     pub gate: Arc<Gate>,
     memory: Memory,
     released: AtomicBool,
+    /// The newest connection of each writer.
+    writers: Mutex<Vec<(u64, u64)>>,
 }
 
 impl Extent {
     /// Its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.span().len() as u64
+    }
+
+    /// Takes `epoch` as the newest connection of `writer`, and returns once nothing of an older one is landing any more.
+    ///
+    /// # Errors
+    /// A newer connection of the same writer exists, or older bytes were still landing after a moment.
+    pub fn take_writer(&self, writer: u64, epoch: u64) -> Result<(), Refusal> {
+        {
+            let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+            match writers.iter_mut().find(|(known, _)| *known == writer) {
+                Some((_, newest)) if *newest > epoch => return Err(overtaken()),
+                Some((_, newest)) if *newest == epoch => return Ok(()),
+                Some((_, newest)) => *newest = epoch,
+                None => {
+                    if writers.len() == WRITERS_MAX {
+                        writers.remove(0);
+                    }
+                    writers.push((writer, epoch));
+                }
+            }
+        }
+        // Whoever passed before the epoch was taken is inside the gate until its bytes are down.
+        if self.gate.drained(Instant::now() + DRAIN_MAX) {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::Busy, "bytes of an older connection are still landing; open again"))
+    }
+
+    /// Refuses bytes of a connection that its writer has given up for a newer one. Asked inside the gate.
+    pub fn check_writer(&self, writer: u64, epoch: u64) -> Result<(), Refusal> {
+        let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        match writers.iter().find(|(known, _)| *known == writer) {
+            Some((_, newest)) if *newest > epoch => Err(overtaken()),
+            _ => Ok(()),
+        }
     }
 
     /// Whether it was released since; a connection may still know it.
@@ -182,6 +236,13 @@ impl Extent {
     }
 }
 
+fn overtaken() -> Refusal {
+    Refusal::new(
+        Code::StaleGeneration,
+        "this writer has opened a newer connection; what it sent over this one is dropped",
+    )
+}
+
 fn pages_of(range: Range) -> (u64, u64) {
     let page = PAGE_BYTES as u64;
     (range.offset / page, (range.offset + range.length - 1) / page)
@@ -240,6 +301,8 @@ impl Store {
     }
 
     fn insert(&self, region_id: &str, index: u32, generation: u64, memory: Memory) -> Result<(), Refusal> {
+        // Extents first, then gates, as `release` does: a gate is never given up between being found and being used.
+        let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
         let gate = Arc::clone(
             self.gates
                 .lock()
@@ -247,9 +310,15 @@ impl Store {
                 .entry(region_id.to_owned())
                 .or_insert_with(|| Arc::new(Gate::new(generation))),
         );
-        let extent =
-            Arc::new(Extent { region_id: region_id.to_owned(), index, gate, memory, released: AtomicBool::new(false) });
-        let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
+        gate.generation.fetch_max(generation, Ordering::SeqCst);
+        let extent = Arc::new(Extent {
+            region_id: region_id.to_owned(),
+            index,
+            gate,
+            memory,
+            released: AtomicBool::new(false),
+            writers: Mutex::new(Vec::new()),
+        });
         if extents.len() >= EXTENTS_MAX {
             return Err(Refusal::new(Code::TooLarge, format!("{EXTENTS_MAX} extents are served already")));
         }

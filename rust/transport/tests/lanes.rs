@@ -30,8 +30,10 @@ fn open(lane: &mut dyn Lane) -> u64 {
     let grant = grant();
     let mut header = Header::new(Kind::Open, 0);
     header.tag = LENDER_LIFE;
-    header.length = grant.len() as u64;
-    lane.post(Request { header, ranges: &[], payload: &[Span::of_const(&grant)] }, soon()).unwrap();
+    let writer = weft_wire::encode_opening(1, 1);
+    header.length = (writer.len() + grant.len()) as u64;
+    let payload = [Span::of_const(&writer), Span::of_const(&grant)];
+    lane.post(Request { header, ranges: &[], payload: &payload }, soon()).unwrap();
     let reply = lane.begin(&[], soon()).unwrap();
     assert_eq!((reply.header.offset, reply.header.tag), (EXTENT_BYTES, 1));
     reply.header.handle

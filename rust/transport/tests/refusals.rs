@@ -229,3 +229,56 @@ fn an_asker_that_goes_while_it_waits_is_let_go() {
     server.answer(late.ticket.unwrap(), Ok(b"too late".to_vec()));
     still_serves(&server);
 }
+
+#[test]
+fn bytes_of_a_connection_its_writer_gave_up_do_not_land_after_those_of_the_next() {
+    use weft_transport::{Lane, Request, TcpLane};
+    let server = lender();
+    let grant = grant();
+    let mut lanes: Vec<(TcpLane, u64)> = Vec::new();
+    for epoch in 1..=2 {
+        let mut lane = TcpLane::connect(server.address(), "lender", &borrower(), &options()).unwrap();
+        let writer = weft_wire::encode_opening(9, epoch);
+        let mut header = Header::new(Kind::Open, 0);
+        header.tag = LENDER_LIFE;
+        header.length = (writer.len() + grant.len()) as u64;
+        let payload = [Span::of_const(&writer), Span::of_const(&grant)];
+        lane.post(Request { header, ranges: &[], payload: &payload }, soon()).unwrap();
+        let handle = lane.begin(&[], soon()).unwrap().header.handle;
+        lanes.push((lane, handle));
+    }
+    let mut write = |index: usize, bytes: &[u8]| {
+        let (lane, handle) = &mut lanes[index];
+        let header = Header { handle: *handle, length: bytes.len() as u64, ..Header::new(Kind::Write, 0) };
+        lane.post(Request { header, ranges: &[], payload: &[Span::of_const(bytes)] }, soon()).unwrap();
+        lane.begin(&[], soon()).map(|_| ()).map_err(|error| error.code())
+    };
+    assert_eq!(write(1, b"newer"), Ok(()));
+    assert_eq!(write(0, b"older"), Err("stale_generation"));
+    let mut back = [0; 5];
+    server.store().find("r1", 0).unwrap().part(Range { offset: 0, length: 5 }).unwrap().copy_to(&mut back);
+    assert_eq!(&back, b"newer");
+}
+
+#[test]
+fn the_newest_exclusive_holder_fences_the_older_by_arriving() {
+    let server = lender();
+    let mut old = peer(server.address());
+    let opened = old.open(&grant(), 0, LENDER_LIFE, soon()).unwrap();
+    let newer = Grant { generation: 2, ..plain_grant() };
+    peer(server.address()).open(&mint(&newer), 0, LENDER_LIFE, soon()).unwrap();
+    assert_eq!(write(&mut old, opened, 0, b"late"), Err("stale_generation"));
+    let reading = Grant { generation: 3, mode: Mode::Read, rights: Rights::READ, ..plain_grant() };
+    let other = Grant { generation: 2, ..reading.clone() };
+    let mut readers = peer(server.address());
+    readers.open(&mint(&reading), 0, LENDER_LIFE, soon()).unwrap();
+    readers.open(&mint(&other), 0, LENDER_LIFE, soon()).unwrap();
+}
+
+#[test]
+fn peers_without_the_secret_cannot_keep_others_out() {
+    let server = lender();
+    let held: Vec<TcpStream> = (0..70).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    still_serves(&server);
+    drop(held);
+}

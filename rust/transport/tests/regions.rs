@@ -209,3 +209,82 @@ fn a_lost_extent_fails_by_itself_and_the_others_are_read_on() {
     let page = 5 * stripe_pages;
     assert!(read(&source, channel.as_mut(), page, 64) == content[usize::try_from(page).unwrap() * PAGE..][..64 * PAGE]);
 }
+
+#[test]
+fn an_address_that_changes_under_outstanding_requests_never_mixes_their_answers() {
+    let world = World::new();
+    let content = pattern(usize::try_from(PAGES).unwrap() * PAGE, 21);
+    world.source().sink().write(&[(0, Span::of_const(&content))], soon()).unwrap();
+    let direct = world.addresses();
+    let detours: Vec<SocketAddr> = direct.iter().map(|address| cutting(*address, 0, 0)).collect();
+    let source = world.source();
+    let mut channel = source.channel().unwrap();
+    let stripe_pages = STRIPE / PAGE as u64;
+    for turn in 0..20u64 {
+        let first = turn * 37 % (stripe_pages - 8);
+        for page in first..first + 4 {
+            channel.post(page, 1, soon()).unwrap();
+        }
+        let addresses = if turn % 2 == 0 { &detours } else { &direct };
+        for (name, address) in LENDERS.iter().zip(addresses) {
+            source.set_address(name, *address);
+        }
+        channel.post(first + 4, 1, soon()).unwrap();
+        for page in first..first + 5 {
+            let mut landing = vec![0u8; PAGE];
+            let span = Span::of(&mut landing);
+            let head = channel.begin(span, soon()).unwrap();
+            channel.fill(span, head.filled, head.bytes, soon()).unwrap();
+            assert!(landing == content[usize::try_from(page).unwrap() * PAGE..][..PAGE], "page {page} in turn {turn}");
+        }
+    }
+}
+
+#[test]
+fn a_flush_whose_lender_moves_in_the_middle_is_whole() {
+    let world = World::new();
+    let direct = world.addresses();
+    let detours: Vec<SocketAddr> = direct.iter().map(|address| cutting(*address, 0, 0)).collect();
+    let source = world.source();
+    std::thread::scope(|scope| {
+        let flushing = scope.spawn(|| {
+            let mut sink = source.sink();
+            for seed in 0..10 {
+                let content = pattern(usize::try_from(PAGES).unwrap() * PAGE, seed);
+                sink.write(&[(0, Span::of_const(&content))], soon()).unwrap();
+                let plain = world.source();
+                let mut channel = plain.channel().unwrap();
+                assert!(read(&plain, channel.as_mut(), 0, PAGES) == content, "flush {seed}");
+            }
+        });
+        for turn in 0.. {
+            if flushing.is_finished() {
+                break;
+            }
+            let addresses = if turn % 2 == 0 { &detours } else { &direct };
+            for (name, address) in LENDERS.iter().zip(addresses) {
+                source.set_address(name, *address);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
+fn a_path_that_is_gone_for_half_a_second_loses_nothing() {
+    let world = World::new();
+    let content = pattern(PAGE, 5);
+    world.source().sink().write(&[(0, Span::of_const(&content))], soon()).unwrap();
+    // Nobody listens at this lender's address at first; the lender itself moves there while the read is being tried.
+    let mut addresses = world.addresses();
+    addresses[0] = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let source = world.source_through(&addresses);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            source.set_address(LENDERS[0], world.addresses()[0]);
+        });
+        let mut channel = source.channel().unwrap();
+        assert!(read(&source, channel.as_mut(), 0, 1) == content);
+    });
+}

@@ -51,7 +51,7 @@ class ObjectsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class ObjectList(msgspec.Struct, frozen=True, kw_only=True):
     """Objects in order of hash, and how many there are in all. `next` begins the next page; None when this is the last.
 
-    `healing` is how many copies are planned at this moment.
+    `healing` is how many copies are planned at this moment, `stores` how many nodes could be given one.
     """
 
     objects: list[ObjectInfo]
@@ -60,6 +60,7 @@ class ObjectList(msgspec.Struct, frozen=True, kw_only=True):
     under_replicated: int
     absent: int
     healing: int
+    stores: int
 
 
 class TargetsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

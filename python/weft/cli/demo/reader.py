@@ -62,19 +62,27 @@ def main() -> None:
 
 def _read_in_order(region: Region, size_bytes: int) -> tuple[Fingerprint, Pass]:
     with region.attach("read") as memory:
-        started_s = time.monotonic()
+        blocks = _Blocks()
         with memory.buffer as buffer:
-            seen = fingerprint(_blocks(buffer[:size_bytes]))
-        duration_s = time.monotonic() - started_s
-        return seen, Pass(read_bytes=size_bytes, duration_s=duration_s, faults=memory.stats())
+            seen = fingerprint(blocks.of(buffer[:size_bytes]))
+        return seen, Pass(read_bytes=size_bytes, duration_s=blocks.touching_s, faults=memory.stats())
 
 
-def _blocks(buffer: memoryview) -> Iterator[memoryview]:
-    for start in range(0, len(buffer), BLOCK_BYTES):
-        with buffer[start : start + BLOCK_BYTES] as block:
-            yield block
-        if start % _PROGRESS_BYTES == 0:
-            _say(ReadSoFar(read_bytes=start))
+class _Blocks:
+    """A buffer block by block, each page of it touched first: the time of that is paging alone, without hashing."""
+
+    def __init__(self) -> None:
+        self.touching_s = 0.0
+
+    def of(self, buffer: memoryview) -> Iterator[memoryview]:
+        for start in range(0, len(buffer), BLOCK_BYTES):
+            with buffer[start : start + BLOCK_BYTES] as block:
+                started_s = time.monotonic()
+                bytes(block[::PAGE_BYTES])
+                self.touching_s += time.monotonic() - started_s
+                yield block
+            if start % _PROGRESS_BYTES == 0:
+                _say(ReadSoFar(read_bytes=start))
 
 
 def _read_at_random(region: Region, size_bytes: int) -> Pass:

@@ -143,6 +143,11 @@ impl Connection {
         self.answer(shared, request, answer);
     }
 
+    /// Whether the peer proved the secret.
+    pub fn is_proved(&self) -> bool {
+        self.session.is_known()
+    }
+
     /// Whether an answer or a frame is under way.
     pub fn is_busy(&self) -> bool {
         self.outgoing.is_some() || !matches!(self.phase, Phase::Head) || self.start < self.end

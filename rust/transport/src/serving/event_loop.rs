@@ -27,6 +27,9 @@ const TOKEN_FIRST: u64 = 1;
 const HOT_MAX: usize = 8;
 /// Rounds over the hot connections between two looks at epoll.
 const ROUNDS_PER_POLL: u32 = 32;
+/// Connections of one loop that have not proved the secret; past it the oldest of them goes. Those that have are counted by
+/// themselves, so that whoever has no secret cannot keep others out.
+const UNPROVED_MAX: usize = 64;
 /// How often deadlines are looked at while any is set.
 const DEADLINE_TICK: Duration = Duration::from_millis(250);
 
@@ -243,6 +246,7 @@ impl EventLoop {
     fn take_accepted(&mut self) {
         let accepted = std::mem::take(&mut *self.mailbox.accepted.lock().unwrap_or_else(PoisonError::into_inner));
         for stream in accepted {
+            self.make_room_for_unproved();
             let token = self.token_next;
             self.token_next += 1;
             if self.poller.add(&stream, token, Interest::READ).is_err() {
@@ -266,6 +270,17 @@ impl EventLoop {
             {
                 self.end(token);
             }
+        }
+    }
+
+    fn make_room_for_unproved(&mut self) {
+        let unproved = self.connections.iter().filter(|(_, connection)| !connection.is_proved());
+        let (count, oldest) = (unproved.clone().count(), unproved.map(|(token, _)| *token).min());
+        if count >= UNPROVED_MAX
+            && let Some(oldest) = oldest
+        {
+            Counters::add(&self.shared.counters.connections_turned_away, 1);
+            self.end(oldest);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The serving side: one or more event loops, each driving its connections by itself.
 //!
-//! `loop_` waits and hands out readiness, `connection` moves bytes, `requests` decides. A request is checked where the
+//! `event_loop` waits and hands out readiness, `connection` moves bytes, `requests` decides. A request is checked where the
 //! memory lives, against handle, range, rights, time and generation; what does not pass is refused with a sentence,
 //! counted, and costs nobody else anything.
 

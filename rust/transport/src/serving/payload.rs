@@ -10,12 +10,14 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use weft_sys::memory::{PAGE_BYTES, Span};
 use weft_sys::socket::{self, Wait};
 use weft_wire::{Range, Refusal};
 
 use super::requests::Target;
+use crate::store::{Extent, Pass};
 
 /// Most bytes one receive lands: other connections of the loop wait meanwhile.
 const LANDING_BYTES_MAX: usize = 1 << 20;
@@ -100,7 +102,8 @@ impl Landing {
 
     /// Receives the whole units among `waiting` bytes straight into the extent.
     fn receive_in_place(&mut self, stream: &TcpStream, waiting: usize) -> io::Result<Landed> {
-        let pass = match self.target.extent.gate.enter(self.target.generation) {
+        let extent = Arc::clone(&self.target.extent);
+        let pass = match self.enter(&extent) {
             Ok(pass) => pass,
             Err(refusal) => return Ok(Landed::Refused(refusal)),
         };
@@ -150,7 +153,8 @@ impl Landing {
 
     /// Copies one unit into the extent.
     fn land(&mut self, unit: &[u8]) -> Result<(), Refusal> {
-        let pass = self.target.extent.gate.enter(self.target.generation)?;
+        let extent = Arc::clone(&self.target.extent);
+        let pass = self.enter(&extent)?;
         let landing = Range { offset: self.current().offset, length: unit.len() as u64 };
         self.target.extent.mark_written(landing);
         let span = self.target.extent.part(landing).expect("the ranges were checked before the write was accepted");
@@ -158,6 +162,13 @@ impl Landing {
         drop(pass);
         self.advance(unit.len() as u64);
         Ok(())
+    }
+
+    /// Passes the gate, if neither a newer attachment nor a newer connection of this writer stands before it.
+    fn enter<'a>(&self, extent: &'a Extent) -> Result<Pass<'a>, Refusal> {
+        let pass = extent.gate.enter(self.target.generation)?;
+        extent.check_writer(self.target.writer.0, self.target.writer.1)?;
+        Ok(pass)
     }
 
     fn advance(&mut self, bytes: u64) {

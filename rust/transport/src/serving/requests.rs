@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 
 use weft_sys::memory::Span;
 use weft_wire::{
-    ClientHello, ClientProof, Code, Flags, Grant, GrantError, Header, Hello, Kind, PAGE_BYTES, Range, Refusal, Rights,
-    SPARSE_PAGES_MAX, ServerHello, WireError,
+    ClientHello, ClientProof, Code, Flags, Grant, GrantError, Header, Hello, Kind, Mode, PAGE_BYTES, Range, Refusal,
+    Rights, SPARSE_PAGES_MAX, ServerHello, WireError, decode_opening,
 };
 
 use super::Counters;
@@ -46,6 +46,8 @@ struct Handle {
     generation: u64,
     rights: Rights,
     expires_at_ms: u64,
+    writer: u64,
+    epoch: u64,
 }
 
 /// What to do with a frame's payload.
@@ -68,6 +70,8 @@ pub struct Target {
     pub generation: u64,
     /// Where in it, in order.
     pub ranges: Vec<Range>,
+    /// Whose bytes they are, and over which of its connections.
+    pub writer: (u64, u64),
 }
 
 /// What goes back.
@@ -202,7 +206,9 @@ impl Session {
     }
 
     fn open(&mut self, shared: &Shared, header: &Header, payload: &[u8]) -> Result<Answer, Refusal> {
-        let grant = Grant::verify(payload, &shared.identity.grant_key).map_err(|error| match error {
+        let (writer, epoch, grant) =
+            decode_opening(payload).map_err(|cause| Refusal::new(Code::GrantForged, cause.to_string()))?;
+        let grant = Grant::verify(grant, &shared.identity.grant_key).map_err(|error| match error {
             GrantError::Malformed(what) => Refusal::new(Code::GrantForged, format!("this is no grant: {what}")),
             GrantError::Forged => {
                 Refusal::new(Code::GrantForged, "the grant was not minted with this cluster's secret")
@@ -219,7 +225,17 @@ impl Session {
             return Err(lost());
         }
         let extent = shared.store.find(&grant.region_id, index).ok_or_else(lost)?;
+        // The newest exclusive holder fences the older by arriving, should the coordinator's word have been lost.
+        if grant.mode == Mode::Exclusive
+            && grant.generation > extent.gate.generation()
+            && !extent.gate.raise_soon(grant.generation)
+        {
+            return Err(Refusal::new(Code::Busy, "requests of an older generation are still under way; open again"));
+        }
         drop(extent.gate.enter(grant.generation)?);
+        if grant.rights.can_write() {
+            extent.take_writer(writer, epoch)?;
+        }
         if self.handles.len() == HANDLES_MAX {
             return Err(Refusal::new(Code::TooLarge, format!("{HANDLES_MAX} grants are open on this connection")));
         }
@@ -230,6 +246,8 @@ impl Session {
             generation: grant.generation,
             rights: grant.rights,
             expires_at_ms: grant.expires_at_ms,
+            writer,
+            epoch,
         });
         Counters::add(&shared.counters.grants_opened, 1);
         let mut reply = Header::new(Kind::Reply, header.request);
@@ -332,7 +350,9 @@ impl Session {
             }
             extent.part(*range)?;
         }
-        Ok(Target { extent, generation: handle.generation, ranges })
+        let writer = (handle.writer, handle.epoch);
+        extent.check_writer(writer.0, writer.1)?;
+        Ok(Target { extent, generation: handle.generation, ranges, writer })
     }
 }
 
