@@ -208,10 +208,11 @@ impl FaultThread {
             if self.batches.len() == BATCHES_MAX {
                 self.settle();
             }
-            let posted = self.post(fault.page, advice.now.max(1), fault.deadline, false);
-            if let Err(error) = posted {
-                self.target.give_up(fault.page, &Arc::new(error), Role::FaultThread);
-                return;
+            match self.post(fault.page, advice.now.max(1), fault.deadline, false) {
+                Ok(true) => {}
+                // Another thread began to fetch it since this one looked: its wake is for both.
+                Ok(false) => return self.target.counters.faults_coalesced.add(1),
+                Err(error) => return self.target.give_up(fault.page, &Arc::new(error), Role::FaultThread),
             }
         }
         while let Some(batch) = self.batches.front().copied() {
@@ -223,21 +224,30 @@ impl FaultThread {
         }
     }
 
-    fn post(&mut self, first: u64, count: u32, deadline: Instant, ahead: bool) -> Result<(), FetchError> {
+    /// Asks for a batch; `false` when another fault thread is fetching its first page already, and nothing was posted.
+    fn post(&mut self, first: u64, count: u32, deadline: Instant, ahead: bool) -> Result<bool, FetchError> {
         if self.channel.is_none() {
             let source = self.target.origin.source().ok_or_else(|| no_home(first))?;
             self.channel = Some(source.channel()?);
         }
         let channel = self.channel.as_mut().expect("it was just opened");
         // There is a slot for every batch of every thread, so that what is fetched is always known.
-        let slot = self.target.in_flight.held().begin(first, count, self.index).expect("a slot for every batch");
+        let slot = {
+            let mut in_flight = self.target.in_flight.held();
+            let threads = self.target.doorbells.len();
+            let elsewhere = |owner: usize| owner != self.index && owner < threads;
+            if !ahead && in_flight.join(first, self.index).is_some_and(elsewhere) {
+                return Ok(false);
+            }
+            in_flight.begin(first, count, self.index).expect("a slot for every batch")
+        };
         if let Err(error) = channel.post(first, count, deadline) {
             let waiting = self.target.in_flight.held().end(slot);
             self.target.wake_bits(first, waiting);
             return Err(error);
         }
         self.batches.push_back(Batch { slot, first, count, deadline, ahead });
-        Ok(())
+        Ok(true)
     }
 
     /// Receives the oldest reply and installs it: the page of `fault` first, then posts `ahead` pages behind the batch,
