@@ -92,7 +92,9 @@ class Beats:
         asked = asyncio.ensure_future(self._asker.ask(self._coordinator.beat(self._node_id, body)))
         changed = asyncio.ensure_future(self._carrier.changed.wait())
         try:
-            await asyncio.wait((asked, changed), return_when=asyncio.FIRST_COMPLETED)
+            # A beat that does not wait is answered at once. Dropped for each change of a busy node, none ever would be.
+            until = (asked, changed) if body.wait_ms else (asked,)
+            await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
                 return None
             reply = asked.result()

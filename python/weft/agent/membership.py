@@ -41,6 +41,7 @@ def join(
     fresh = True
     if settings.cloud is not None and settings.cloud.registers:
         yield from coordinator.register_pools(_registration(settings, settings.cloud))
+        yield from _begin_life(coordinator, settings, new_life)
         yield from coordinator.register_endpoint(settings.name, settings.host, port)
         return fresh
     try:
@@ -57,10 +58,7 @@ def join(
         )
     except NodeExists:
         fresh = False
-        if new_life is not None:
-            seen = Observations(lend_bytes=settings.lend_bytes)
-            body = BeatBody(incarnation=spell_incarnation(new_life), generation=0, observations=seen)
-            yield from coordinator.beat(settings.name, body)
+        yield from _begin_life(coordinator, settings, new_life)
     yield from coordinator.register_endpoint(settings.name, settings.host, port)
     return fresh
 
@@ -71,6 +69,14 @@ def leave(coordinator: Coordinator, settings: NodeSettings, patience_s: float) -
         yield from coordinator.deregister_pools(settings.name, patience_s)
     else:
         yield from coordinator.leave(settings.name, patience_s)
+
+
+def _begin_life(coordinator: Coordinator, settings: NodeSettings, new_life: Incarnation | None) -> Flow[None]:
+    """Says that a life has begun, where one has."""
+    if new_life is not None:
+        seen = Observations(lend_bytes=settings.lend_bytes)
+        body = BeatBody(incarnation=spell_incarnation(new_life), generation=0, observations=seen)
+        yield from coordinator.beat(settings.name, body)
 
 
 def _registration(settings: NodeSettings, cloud: CloudSettings) -> RegistrationBody:

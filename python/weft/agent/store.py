@@ -208,7 +208,7 @@ class Store:
         try:
             for folder in (self._objects, self._incoming):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._directory / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Misconfigured(
                 f"objects cannot be kept in {self._directory}: {error.strerror}; give another place with --objects",
