@@ -55,6 +55,15 @@ impl Ready {
         self.events.clear();
     }
 
+    /// The tokens of the last wait, each with whether its connection has ended, in whole or on the peer's side.
+    pub fn endings(&self) -> impl Iterator<Item = (u64, bool)> + '_ {
+        let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        self.events.iter().map(move |event| {
+            let (data, flags) = (event.data, event.flags);
+            (data.u64(), flags.intersects(ended))
+        })
+    }
+
     /// The tokens of the last wait.
     pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.events.iter().map(|event| {

@@ -200,14 +200,17 @@ impl EventLoop {
     }
 
     fn serve(&mut self, ready: &Ready) {
-        let tokens: Vec<u64> = ready.tokens().collect();
-        for token in tokens {
+        let tokens: Vec<(u64, bool)> = ready.endings().collect();
+        for (token, ended) in tokens {
             if token == TOKEN_WAKER {
                 self.mailbox.waker.clear();
                 self.take_accepted();
                 self.take_answers();
             } else if self.connections.get(&token).is_some_and(Connection::is_waiting) {
-                self.end(token);
+                // What was reported may be from before it waited: bytes that were served since. Only an end is news.
+                if ended {
+                    self.end(token);
+                }
             } else if matches!(self.turn(token), Turn::Moved | Turn::Unfinished)
                 && !self.hot.contains(&token)
                 && self.hot.len() < HOT_MAX
