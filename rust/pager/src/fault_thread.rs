@@ -137,15 +137,9 @@ impl FaultThread {
     }
 
     /// Receives and installs whatever is on its way.
-    ///
-    /// Another thread may have met the fault that such a batch was for: then the batch behind it is posted as if this
-    /// thread had, or a walk would end whenever its faults change threads.
     fn settle(&mut self) {
-        let wanted = self.target.wanted[self.index].held().take();
-        for _ in 0..self.batches.len() {
-            let Some(batch) = self.batches.front().copied() else { return };
-            let ahead = wanted.filter(|(page, _)| batch.has(*page)).map_or(0, |(_, ahead)| ahead);
-            self.complete(batch, None, ahead);
+        while let Some(batch) = self.batches.front().copied() {
+            self.complete(batch, None, 0);
         }
     }
 
@@ -167,8 +161,6 @@ impl FaultThread {
             Some(owner) if owner == self.index || owner >= target.doorbells.len() => {}
             Some(owner) => {
                 target.counters.faults_coalesced.add(1);
-                let advice = target.prefetcher.held().advise(fault.page, &|page| target.run_at(page));
-                *target.wanted[owner].held() = Some((fault.page, advice.ahead));
                 // The owner may be waiting for faults, with what it asked for ahead still in its socket.
                 target.doorbells[owner].ring();
                 return;
@@ -304,7 +296,6 @@ impl FaultThread {
     /// The faulted page, what is asked ahead, the pages before it in the batch, the pages after it.
     fn take_in_order(&mut self, reply: &mut Reply<'_>, batch: Batch, ahead: u32) -> Result<(), Refusal> {
         let Some((fault, index)) = reply.touched else {
-            self.post_ahead(batch, ahead);
             return self.take_all(reply, batch, 0, batch.count, INSTALL_PAGES);
         };
         if batch.ahead && 2 * reply.filled >= reply.head.bytes {

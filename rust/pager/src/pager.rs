@@ -332,7 +332,6 @@ fn make_target(
         statistics: Statistics::default(),
         counters: Counters::default(),
         doorbells: doorbells.map_err(PagerError::system("make a doorbell"))?,
-        wanted: (0..options.threads).map(|_| Mutex::new(None)).collect(),
         fault_deadline: options.fault_deadline,
         stopping: AtomicBool::new(false),
         zeros: Mapping::anonymous(PAGE, true).map_err(PagerError::system("map a page of zeros"))?,

@@ -116,8 +116,6 @@ pub(crate) struct Target {
     pub statistics: Statistics,
     pub counters: Counters,
     pub doorbells: Vec<Doorbell>,
-    /// For each fault thread, a page of a batch of its that another one met the fault of, and what to ask for behind it.
-    pub wanted: Vec<Mutex<Option<(u64, u32)>>>,
     pub fault_deadline: Duration,
     pub stopping: AtomicBool,
     /// A page of zeros, for writes to pages that nobody wrote.

@@ -40,10 +40,9 @@ impl Walk {
         self.followed >= 2 && faults - self.at < PATIENCE_FAULTS
     }
 
-    /// Whether a fault on `page` continues it: at the page it expects, among those on their way, or right behind them,
-    /// where the walk stands when somebody else brought them.
+    /// Whether a fault on `page` continues it: at the page it expects, or among those on their way.
     fn expects(&self, page: u64) -> bool {
-        self.at > 0 && page >= self.next && page - self.next <= u64::from(self.ahead)
+        self.at > 0 && page >= self.next && page - self.next < u64::from(self.ahead.max(1))
     }
 }
 
@@ -70,9 +69,8 @@ impl Prefetcher for SequentialReadahead {
             return Advice::ONE;
         }
         // What is on its way already is the batch of this fault, or what is left of it behind the page.
-        let on_its_way = walk.ahead - (page - walk.next) as u32;
-        let now = if on_its_way > 0 {
-            on_its_way
+        let now = if walk.ahead > 0 {
+            walk.ahead - (page - walk.next) as u32
         } else {
             walk.window = walk.window.max(WINDOW_PAGES_FIRST);
             walk.window.min(limit(page))
