@@ -26,3 +26,49 @@ class JournalDamaged(JournalFailed):
     """What the journal returned is not what was appended. Facts: path, position."""
 
     code = "journal_damaged"
+
+
+class LayerFailed(Failed):
+    """An availability layer could not do what was asked, and nothing of it happened. Facts: layer."""
+
+    code = "DA_LAYER_FAILED"
+    temporary = True
+
+
+class LayerUnknown(LayerFailed):
+    """An availability layer did not say whether a blob was kept; a scan settles it. Facts: layer, commitment."""
+
+    code = "DA_OUTCOME_UNKNOWN"
+
+
+class LayerRefused(LayerFailed):
+    """An availability layer refuses, and would again: a permission, a setting, a blob too large. Facts: layer."""
+
+    code = "DA_LAYER_REFUSED"
+    temporary = False
+
+
+class BlobMissing(LayerFailed):
+    """An availability layer holds no such blob. Facts: layer, commitment."""
+
+    code = "DA_BLOB_NOT_FOUND"
+    temporary = False
+
+
+class BlobPruned(BlobMissing):
+    """A blob is older than what an availability layer keeps; an archive may hold it. Facts: layer, height."""
+
+    code = "DA_BLOB_PRUNED"
+
+
+class BlobDamaged(LayerFailed):
+    """What an availability layer gave back is not what was put. Facts: layer, commitment."""
+
+    code = "DA_BLOB_DAMAGED"
+    temporary = False
+
+
+class NoLayer(LayerFailed):
+    """No availability layer can take a write now: each is unhealthy or none is configured."""
+
+    code = "DA_UNAVAILABLE"

@@ -1,0 +1,93 @@
+"""The port of an availability layer: four verbs, written from the side of the one who keeps copies of the log.
+
+A layer is told nothing of batches or positions: it keeps blobs under their commitment, the SHA3-256 of their bytes, and
+lists them in the order it took them. What if the answer to a put is lost? Then `LayerUnknown`: whoever put it scans for
+the commitment from the cursor it remembers, before it puts again. What if a blob is put twice? A layer keeps it once,
+or gives it back twice and the reader, who goes by commitments, does not mind.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple, NewType, Protocol
+
+Commitment = NewType("Commitment", str)
+"""The SHA3-256 of a blob, 64 hex digits."""
+
+Cursor = NewType("Cursor", str)
+"""A place in a layer's own order. Opaque; `""` is before everything."""
+
+
+def commit_to(blob: bytes) -> Commitment:
+    """The commitment of a blob."""
+    return Commitment(hashlib.sha3_256(blob).hexdigest())
+
+
+class Receipt(NamedTuple):
+    """What a layer says when it holds a blob: where in its own order, by its own count."""
+
+    commitment: Commitment
+    height: int
+
+
+class Kept(NamedTuple):
+    """A blob as a scan finds it. The bytes were verified against the commitment."""
+
+    commitment: Commitment
+    height: int
+    blob: bytes
+
+
+class Scan(NamedTuple):
+    """A stretch of a layer's order, and where the next one begins. `is_end` says that nothing more is there now."""
+
+    kept: Sequence[Kept]
+    after: Cursor
+    is_end: bool
+
+
+class LayerHealth(StrEnum):
+    """What a probe finds."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNAVAILABLE = "unavailable"
+
+
+class Layer(Protocol):
+    """Keeps copies that outlive the journal. One suite in tests/conformance holds every implementation to this.
+
+    Every verb ends by its own deadline, with an error of the `LayerFailed` branch when it must: plain `LayerFailed`
+    when nothing happened and trying again may help, `LayerUnknown` when the blob may or may not be kept,
+    `LayerRefused` when trying again changes nothing.
+    """
+
+    @property
+    def name(self) -> str:
+        """What routing, logs and metrics call it: memory, celestia, quorum, emergency."""
+        ...
+
+    @property
+    def blob_bytes_max(self) -> int:
+        """The largest blob it takes. A larger one is `LayerRefused` before anything is sent."""
+        ...
+
+    async def put(self, blob: bytes) -> Receipt:
+        """Keep a blob, durably by this layer's own meaning of it, before returning. Putting it again is harmless."""
+        ...
+
+    async def get(self, commitment: Commitment) -> bytes:
+        """A blob, verified. Raises `BlobMissing`, `BlobPruned` when it was kept once, `BlobDamaged`."""
+        ...
+
+    async def scan(self, after: Cursor, count_max: int) -> Scan:
+        """What was kept after a cursor, in the layer's order. Foreign and damaged blobs are counted and skipped."""
+        ...
+
+    async def probe(self) -> LayerHealth:
+        """Whether a put would work now. Never raises for a layer that is down: that is its answer."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. What was put stays."""
+        ...
