@@ -29,7 +29,17 @@ from weft.model.policy import ADVERT_MS, CONNECT_MS_MAX, DRAIN_MS_MAX, SPIN_US_M
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["Advert", "Endpoint", "EndpointStatus", "TRANSPORTS", "Item", "Notification", "Peer", "PeerStatus", "Registration"]
+__all__ = [
+    "TRANSPORTS",
+    "Advert",
+    "Endpoint",
+    "EndpointStatus",
+    "Item",
+    "Notification",
+    "Peer",
+    "PeerStatus",
+    "Registration",
+]
 
 TRANSPORTS: Final = ("ipc", "tcp")
 """Best first. `ipc` where it works, and TCP where it does not."""
