@@ -121,6 +121,44 @@ REPLAY_BATCHES_MAX = _number(
     "REPLAY_BATCHES_MAX", 1_024, "batches", 1, 65_536, "read at once while rebuilding, so that memory stays bounded"
 )
 
+# Journals, terms and snapshots.
+BATCH_BYTES_MAX = _number(
+    "BATCH_BYTES_MAX", 64 * MIB, "bytes", MIB, GIB, "what one batch may take anywhere; an engine may allow less"
+)
+MESSAGE_SPARE_BYTES = _number(
+    "MESSAGE_SPARE_BYTES", 4 * KIB, "bytes", 512, 64 * KIB, "headers count against the largest message of a NATS server"
+)
+JOURNAL_CONNECT_MS_MAX = _number(
+    "JOURNAL_CONNECT_MS_MAX", 10_000, "ms", 100, 600_000, "an engine that was just started elects and listens in this"
+)
+JOURNAL_APPEND_MS_MAX = _number(
+    "JOURNAL_APPEND_MS_MAX", 4_000, "ms", 100, 60_000, "ends before the request that waits for it does"
+)
+JOURNAL_TRY_MS = _number(
+    "JOURNAL_TRY_MS", 1_000, "ms", 10, 60_000, "until an append without an answer is sent again under the same id"
+)
+JOURNAL_READ_BYTES_MAX = _number(
+    "JOURNAL_READ_BYTES_MAX", 16 * MIB, "bytes", MIB, GIB, "what one question to an engine brings back at most"
+)
+TERM_PULSE_MS = _number(
+    "TERM_PULSE_MS", 1_000, "ms", 10, 60_000, "how often a writer shows that it lives, beside the log and not in it"
+)
+TERM_LEASE_MS = _number(
+    "TERM_LEASE_MS", 5_000, "ms", 100, 600_000, "five pulses may be lost before another coordinator takes the pen"
+)
+SNAPSHOT_EVENTS = _number(
+    "SNAPSHOT_EVENTS", 100_000, "events", 100, 10**9, "replaying so many takes a quarter of a second"
+)
+SNAPSHOTS_KEPT = _number("SNAPSHOTS_KEPT", 2, "snapshots", 1, 100, "one may be damaged; two are not damaged alike")
+JOURNAL_KEPT_BATCHES = _number(
+    "JOURNAL_KEPT_BATCHES",
+    1_000_000,
+    "batches",
+    1,
+    10**12,
+    "what a journal keeps below its older snapshot: days for those who follow the log, about a gigabyte",
+)
+
 # Life of nodes, regions and attachments.
 NODE_SILENT_MS = _number(
     "NODE_SILENT_MS",

@@ -17,13 +17,15 @@
     │                                GrantForged · GrantExpired · StaleGeneration · ExtentLost · UnknownHandle
     │                                OutOfRange · ReadOnly · TooLarge · NotSupported
     ├── Failed                       the world said no
-    │   ├── Unavailable · LenderSilent · CloudProfileOff · Internal · PoolUnavailable · NodeUnavailable · NotReached
+    │   ├── Unavailable (NotTheWriter) · LenderSilent · CloudProfileOff · Internal · PoolUnavailable
+    │   ├── NodeUnavailable · NotReached
     │   ├── Busy · ShuttingDown · NoMemory · PeerInternal
     │   ├── TimedOut · Disconnected · Unreachable · Cancelled · Closed
     │   ├── StillExported            (a BufferError too)
     │   ├── PageUnavailable · NoPrivilege
     │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull · StoreFailed
-    │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged
+    │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged · JournalTrimmed · BatchTooLarge
+    │   ├── SnapshotDamaged
     │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · NoLayer
     └── Broken                       an invariant does not hold; nothing should catch it
 

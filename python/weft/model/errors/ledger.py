@@ -28,6 +28,24 @@ class JournalDamaged(JournalFailed):
     code = "journal_damaged"
 
 
+class JournalTrimmed(JournalFailed):
+    """The journal no longer holds what was asked for; a snapshot does. Facts: path, position, oldest."""
+
+    code = "journal_trimmed"
+
+
+class BatchTooLarge(JournalFailed):
+    """One command became more events than the journal takes at once. Facts: path, size_bytes, limit_bytes."""
+
+    code = "batch_too_large"
+
+
+class SnapshotDamaged(Failed):
+    """A snapshot is not what was written, or not ours. Facts: path, position."""
+
+    code = "snapshot_damaged"
+
+
 class LayerFailed(Failed):
     """An availability layer could not do what was asked, and nothing of it happened. Facts: layer."""
 
