@@ -149,6 +149,9 @@ TERM_LEASE_MS = _number(
 SNAPSHOT_EVENTS = _number(
     "SNAPSHOT_EVENTS", 100_000, "events", 100, 10**9, "replaying so many takes a quarter of a second"
 )
+SNAPSHOT_PIECE_BYTES = _number(
+    "SNAPSHOT_PIECE_BYTES", 512 * KIB, "bytes", 64 * KIB, MIB, "every availability layer takes a blob of this size"
+)
 SNAPSHOTS_KEPT = _number("SNAPSHOTS_KEPT", 2, "snapshots", 1, 100, "one may be damaged; two are not damaged alike")
 JOURNAL_KEPT_BATCHES = _number(
     "JOURNAL_KEPT_BATCHES",

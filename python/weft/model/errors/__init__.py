@@ -25,7 +25,7 @@
     │   ├── PageUnavailable · NoPrivilege
     │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull · StoreFailed
     │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged · JournalTrimmed · BatchTooLarge
-    │   ├── SnapshotDamaged
+    │   ├── SnapshotFailed           SnapshotDamaged
     │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · NoLayer
     └── Broken                       an invariant does not hold; nothing should catch it
 

@@ -40,8 +40,14 @@ class BatchTooLarge(JournalFailed):
     code = "batch_too_large"
 
 
-class SnapshotDamaged(Failed):
-    """A snapshot is not what was written, or not ours. Facts: path, position."""
+class SnapshotFailed(Failed):
+    """A snapshot could not be written or read. Facts: path."""
+
+    code = "snapshot_failed"
+
+
+class SnapshotDamaged(SnapshotFailed):
+    """A snapshot is not what was written, or not ours. Facts: position."""
 
     code = "snapshot_damaged"
 
