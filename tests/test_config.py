@@ -101,7 +101,7 @@ def read(tmp_path: Path, env: dict[str, str], **flags: Any) -> Any:
 
 def test_a_coordinator_needs_no_setting_at_all(tmp_path: Path) -> None:
     settings = read(tmp_path / "new", {})
-    assert (settings.host, settings.port, settings.journal, settings.tokens) == ("127.0.0.1", 8080, "sqlite", ())
+    assert (settings.host, settings.port, settings.journal.kind, settings.tokens) == ("127.0.0.1", 8080, "sqlite", ())
     assert find_secret({"WEFT_DATA_DIR": str(tmp_path / "new")}) == settings.secret
 
 

@@ -363,6 +363,31 @@ WATCHERS_MAX = _number(
     "WATCHERS_MAX", 1_024, "watchers", 1, 65_536, "each is a connection and a task that wakes with every batch"
 )
 
+# Availability layers.
+LAYER_BLOB_BYTES_MAX = _number(
+    "LAYER_BLOB_BYTES_MAX",
+    2 * MIB,
+    "bytes",
+    KIB,
+    4 * MIB,
+    "the storage seed's; one number for every layer, or a fallback would take what the primary refuses for ever",
+)
+LAYER_PROBE_MS_MAX = _number(
+    "LAYER_PROBE_MS_MAX", 2_000, "ms", 10, 60_000, "less than half the seed's interval between two looks at a layer"
+)
+LAYER_MS_MAX = _number(
+    "LAYER_MS_MAX", 10_000, "ms", 10, 600_000, "what an emergency server or validators may take to send two megabytes"
+)
+LAYER_SLOW_MS = _number(
+    "LAYER_SLOW_MS", 500, "ms", 1, 60_000, "the storage seed's mock calls itself degraded past this"
+)
+LAYER_SCAN_BLOBS_MAX = _number(
+    "LAYER_SCAN_BLOBS_MAX", 256, "blobs", 1, 4_096, "what one scan gives back, half a gigabyte at the very worst"
+)
+LAYER_CONNECTIONS_MAX = _number(
+    "LAYER_CONNECTIONS_MAX", 64, "connections", 1, 1_024, "a put to each of some dozen validators, and reads beside it"
+)
+
 # Where things are unless somebody says otherwise.
 COORDINATOR_PORT = _number("COORDINATOR_PORT", 8_080, "port", 1, 65_535, "the node and storage seeds' port")
 COORDINATOR_HOST: Final = "127.0.0.1"

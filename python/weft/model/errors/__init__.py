@@ -12,7 +12,7 @@
     │   ├── Invalid                  MalformedJson · InvalidField · BadAddress · BodyTooLarge · MethodNotAllowed
     │   │                            UnsupportedMedia · BadArgument (a ValueError too)
     │   ├── Unauthorized             MissingToken · BadToken
-    │   ├── Misconfigured
+    │   ├── Misconfigured · BadSignature
     │   └── RefusedByPeer            BadFrame · UnsupportedVersion · WrongCluster · WrongSecret · NotAuthenticated
     │                                GrantForged · GrantExpired · StaleGeneration · ExtentLost · UnknownHandle
     │                                OutOfRange · ReadOnly · TooLarge · NotSupported
@@ -26,7 +26,8 @@
     │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull · StoreFailed
     │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged · JournalTrimmed · BatchTooLarge
     │   ├── SnapshotFailed           SnapshotDamaged
-    │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · NoLayer
+    │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · BlobForeign
+    │                                NoLayer
     └── Broken                       an invariant does not hold; nothing should catch it
 
 A class exists where a caller does something different. `code` is stable and for programs; `temporary` says whether
