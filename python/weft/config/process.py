@@ -3,6 +3,9 @@
     COORDINATOR_HOST, COORDINATOR_PORT   where the coordinator listens, and where clients look for it
     ORCHD_ADDR                           the same as host:port, by the node seed's name
     WEFT_COORDINATOR                     the coordinator's URL, for clients
+    WEFT_JOURNAL                         where the log is: sqlite, memory, nats://host:4222, postgres://host/database
+    WEFT_ADVERTISE                       the URL at which other coordinators and clients reach this one
+    WEFT_TERM_LEASE_MS                   how long a writer may be silent before another coordinator takes its place
     WEFT_DATA_DIR                        where a process keeps what outlives it
     WEFT_SECRET                          the cluster secret; otherwise the file `secret` in the data directory
     WEFT_TOKENS, LLORCH_API_TOKEN        bearer tokens accepted over HTTP, separated by commas
@@ -25,7 +28,15 @@ import msgspec
 from weft.model.errors import Misconfigured
 from weft.model.grant import http_token
 from weft.model.journal import JournalPlace, parse_journal
-from weft.model.policy import COORDINATOR_HOST, COORDINATOR_PORT, COUNT_MAX, NODE_LOST_MS, NODE_PURGE_MS, STALE_CHECK_MS
+from weft.model.policy import (
+    COORDINATOR_HOST,
+    COORDINATOR_PORT,
+    COUNT_MAX,
+    NODE_LOST_MS,
+    NODE_PURGE_MS,
+    STALE_CHECK_MS,
+    TERM_LEASE_MS,
+)
 
 SECRET_FILE: Final = "secret"  # noqa: S105 — the name of a file, not what is in it.
 SECRET_FILE_BYTES: Final = 32

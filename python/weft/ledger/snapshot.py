@@ -158,7 +158,10 @@ class SnapshotFolder:
 
     def read(self, position: Position) -> Snapshot:
         """A snapshot, verified against the cluster's key. Raises `SnapshotDamaged`, naming the position."""
-        snapshot = unseal_snapshot(self.envelopes(position), (self._key.public,))
+        try:
+            snapshot = unseal_snapshot(self.envelopes(position), (self._key.public,))
+        except SnapshotDamaged as error:
+            raise _damaged(position, f"cannot be used: {error.message}") from error
         if snapshot.position != position:
             raise _damaged(position, f"holds the one of position {snapshot.position}")
         return snapshot
