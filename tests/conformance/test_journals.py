@@ -80,8 +80,8 @@ def use(opener: Opener | Callable[[], Journal], story: Callable[[Any], Awaitable
     asyncio.run(tell())
 
 
-async def append_all(journal: Journal, log: Sequence[SealedBatch]) -> None:
-    for position, sealed in enumerate(log):
+async def append_all(journal: Journal, log: Sequence[SealedBatch], first: int = 0) -> None:
+    for position, sealed in enumerate(log, first):
         await journal.append(sealed, Position(position))
 
 
@@ -182,6 +182,24 @@ def test_a_journal_that_was_trimmed_is_so_when_it_is_opened_again(
 
     use(opener, write)
     use(opener, read)
+
+
+def test_an_empty_journal_goes_on_where_a_snapshot_ends(opener: Opener) -> None:
+    async def story(journal: Journal) -> None:
+        await journal.begin(Position(6), LONG.log[5].digest)
+        assert (await journal.oldest(), await journal.tail()) == (0, 6)
+        assert list(await journal.read(Position(6), 10)) == []
+        with pytest.raises(PositionTaken):
+            await journal.append(LONG.log[0], Position(0))
+        await append_all(journal, LONG.log[6:9], first=6)
+        assert (await journal.oldest(), await journal.tail()) == (7, 9)
+        assert list(await journal.read(Position(6), 10)) == LONG.log[6:9]
+        with pytest.raises(JournalTrimmed):
+            await journal.read(Position(5), 10)
+        with pytest.raises(PositionTaken):
+            await journal.begin(Position(6), LONG.log[5].digest)
+
+    use(opener, story)
 
 
 def test_a_batch_larger_than_the_journal_takes_is_refused_before_it_is_sent(opener: Opener) -> None:

@@ -30,6 +30,10 @@ class Wrapped:
         self.gate: asyncio.Event | None = None
         self.appended: list[SealedBatch] = []
 
+    @property
+    def batch_bytes_max(self) -> int:
+        return self.inner.batch_bytes_max
+
     async def append(self, sealed: SealedBatch, expected_position: Position) -> None:
         if self.gate is not None:
             await self.gate.wait()
@@ -47,8 +51,14 @@ class Wrapped:
             raise JournalFailed("the disk is gone", path="journal")
         return await self.inner.read(after, count_max)
 
+    async def oldest(self) -> Position:
+        return await self.inner.oldest()
+
     async def tail(self) -> Position:
         return await self.inner.tail()
+
+    async def trim(self, before: Position) -> None:
+        await self.inner.trim(before)
 
     async def close(self) -> None:
         await self.inner.close()

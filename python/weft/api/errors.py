@@ -43,6 +43,7 @@ STATUS: Final[dict[type[WeftError], int]] = {
     errors.Busy: 503,
     errors.ShuttingDown: 503,
     errors.JournalFailed: 503,
+    errors.BatchTooLarge: 413,
     errors.LayerFailed: 503,
     errors.LayerUnknown: 504,
     errors.LayerRefused: 502,

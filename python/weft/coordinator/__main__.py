@@ -23,9 +23,16 @@ from weft.coordinator.server import Server, bind
 from weft.coordinator.tokens import TokenFile
 from weft.core.placement import Strategy
 from weft.handoff import HandoffDirectory, process_is_alive
-from weft.ledger import Journal, MemoryJournal, SqliteJournal
+from weft.ledger import open_journal, open_shared_journal
+from weft.ledger.snapshot import SnapshotFolder
 from weft.model.errors import JournalLocked, Misconfigured, WeftError
+from weft.model.journal import JournalKind
+from weft.receipts import Domain, SigningKey
 from weft.telemetry import Log, LogBridge
+
+
+SNAPSHOTS = "snapshots"
+"""The folder of snapshots in the data directory."""
 
 
 class SystemClock:
@@ -60,12 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
             host=flags.host,
             port=flags.port,
             data_dir=flags.data_dir,
-            journal="memory" if flags.memory else None,
+            journal="memory" if flags.memory else flags.journal,
+            advertise=flags.advertise,
         )
-        with bind(settings.host, settings.port) as listener:
-            journal: Journal = MemoryJournal() if settings.journal == "memory" else SqliteJournal(settings.data_dir)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(settings, listener, journal, clock, log))
+        with (
+            bind(settings.host, settings.port) as listener,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(_serve(settings, listener, clock, log))
     except (Misconfigured, JournalLocked) as error:
         sys.stderr.write(f"weft coordinator: {error}\n")
         return 2
@@ -76,9 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _serve(
-    settings: CoordinatorSettings, listener: socket.socket, journal: Journal, clock: SystemClock, log: Log
+    settings: CoordinatorSettings, listener: socket.socket, clock: SystemClock, log: Log
 ) -> None:
-    profile = settings.profile
+    profile, place = settings.profile, settings.journal
+    port = listener.getsockname()[1]
+    shared = await open_shared_journal(place) if place.is_shared else None
+    journal = shared or await open_journal(place, settings.data_dir)
     coordinator = Coordinator(
         journal,
         clock,
@@ -95,7 +107,11 @@ async def _serve(
             node_lost_ms=profile.node_timeout_ms,
             node_purge_ms=profile.node_purge_ms,
             stale_check_ms=profile.stale_check_ms if profile.cloud else 0,
+            term_lease_ms=settings.term_lease_ms,
         ),
+        shared=shared,
+        address=settings.advertise or _reached_at(settings.host, port),
+        snapshots=_snapshots(settings),
     )
     try:
         await coordinator.start()
@@ -106,7 +122,6 @@ async def _serve(
     gc.collect()
     gc.freeze()
     beside = _work_beside(settings, coordinator, log)
-    port = listener.getsockname()[1]
     url = f"http://{join_address(settings.host, port)}"
 
     def announce() -> None:
@@ -129,6 +144,20 @@ async def _serve(
         failing.cancel()
         await coordinator.stop()
         log.info("stopped")
+
+
+def _snapshots(settings: CoordinatorSettings) -> SnapshotFolder | None:
+    """Where snapshots are kept; of a journal that forgets everything there are none."""
+    if settings.journal.kind is JournalKind.MEMORY:
+        return None
+    key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
+    return SnapshotFolder(settings.data_dir / SNAPSHOTS, key)
+
+
+def _reached_at(host: str, port: int) -> str:
+    """The URL at which others reach this process, where nobody says another."""
+    everywhere = host.strip("[]") in ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
+    return f"http://{join_address(socket.gethostname() if everywhere else host, port)}"
 
 
 def _work_beside(settings: CoordinatorSettings, coordinator: Coordinator, log: Log) -> list["asyncio.Task[None]"]:
@@ -156,6 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to listen on (COORDINATOR_HOST, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on, 0 for any (COORDINATOR_PORT, else 8080)")
     parser.add_argument("--data-dir", help="where the journal and the secret are kept (WEFT_DATA_DIR)")
+    parser.add_argument("--journal", help="sqlite, memory, nats://… or postgres://… (WEFT_JOURNAL, else sqlite)")
+    parser.add_argument("--advertise", metavar="URL", help="where other machines reach this one (WEFT_ADVERTISE)")
     parser.add_argument("--memory", action="store_true", help="keep the journal in memory: all is forgotten at the end")
     return parser
 

@@ -20,6 +20,7 @@ from weft.coordinator.chronicle import Chronicle
 from weft.coordinator.clusters import Clusters
 from weft.coordinator.dispatching import Dispatching
 from weft.coordinator.endpoints import Endpoints
+from weft.coordinator.following import answer_from_state
 from weft.coordinator.healer import Healer
 from weft.coordinator.jobs import Jobs
 from weft.coordinator.leases import Leases
@@ -31,13 +32,16 @@ from weft.coordinator.pools import PoolNodes
 from weft.coordinator.ports import Clock, Random
 from weft.coordinator.regions import Regions
 from weft.coordinator.roster import Roster
+from weft.coordinator.snapshots import Snapshots
 from weft.coordinator.storage import StorageNodes
 from weft.coordinator.sweep import Sweep
+from weft.coordinator.term import Terms
 from weft.coordinator.watch import Watch
 from weft.coordinator.writer import Writer
 from weft.core.liveness import Patience
 from weft.core.placement import Strategy
-from weft.ledger import Journal
+from weft.ledger import Journal, SharedJournal
+from weft.ledger.snapshot import SnapshotFolder
 from weft.model.errors import Failed
 from weft.model.grant import grant_key
 from weft.model.ids import RequestId
@@ -50,13 +54,18 @@ from weft.model.policy import (
     PULSE_MS_MAX,
     QUEUE_COMMANDS_MAX,
     REQUEST_MS_MAX,
+    SNAPSHOT_EVENTS,
     SWEEP_MS,
+    TERM_LEASE_MS,
 )
 from weft.serve import Gate, Handler, Service, build_app
 from weft.telemetry import Log, Metrics
 
 CLUSTER_NAME = "weft"
 """What a cluster is called when its first node comes through a door that knows no clusters."""
+
+_UNHEARD_MS = 2**52
+"""Longer than any silence: who hears nobody, because another coordinator is beaten to, finds nobody silent."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +80,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stale_check_ms: int = 0
     queue_max: int = QUEUE_COMMANDS_MAX
     sweep_ms: int = SWEEP_MS
+    term_lease_ms: int = TERM_LEASE_MS
+    snapshot_events: int = SNAPSHOT_EVENTS
 
 
 class Coordinator:
@@ -91,7 +102,11 @@ class Coordinator:
         loopback_exempt: bool = False,
         strategy: Strategy = Strategy.ROUND_ROBIN,
         limits: Limits = Limits(),  # noqa: B008 — frozen, so sharing it is harmless.
+        shared: SharedJournal | None = None,
+        address: str = "",
+        snapshots: SnapshotFolder | None = None,
     ) -> None:
+        """`shared` is the journal once more where other coordinators reach it, and `address` is where they reach us."""
         self._journal = journal
         self._log = log
         self._clock = clock
@@ -156,7 +171,7 @@ class Coordinator:
         )
         service = Service(
             routes=ROUTES,
-            handlers=self._handlers(grant_key(secret)),
+            handlers=answer_from_state(self._handlers(grant_key(secret)), self.writer, frozenset()),
             gate=self.gate,
             position=lambda: self.writer.state.marks.position,
             mint_request_id=self._mint_request_id,
@@ -167,11 +182,30 @@ class Coordinator:
             reach=self._watch.reach,
         )
         self.app: ASGIApp = build_app(service)
+        self.snapshots = Snapshots(self.writer, journal, snapshots, log, self.metrics, trims=shared is None)
+        self._terms: Terms | None = None
+        if shared is not None:
+            self._terms = Terms(
+                self.writer,
+                shared,
+                clock,
+                log,
+                self.metrics,
+                name=name,
+                address=address,
+                on_begun=self._on_begun,
+                on_followed=lambda: self._beats.excuse(_UNHEARD_MS),
+                lease_ms=limits.term_lease_ms,
+            )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Live through the log, begin a term, and begin to write. Raises `JournalFailed`."""
-        await self.writer.open(self._name)
+        """Live through the log; begin a term and to write, or follow whoever does. Raises `JournalFailed`."""
+        await self.snapshots.begin()
+        if self._terms is not None:
+            await self._terms.start()
+        else:
+            await self.writer.open(self._name)
         state = self.writer.state
         self._beats.attend(self.writer)
         self._roster.attend(state)
@@ -184,10 +218,13 @@ class Coordinator:
         self.writer.listen(self._chronicle.on_merged)
         self.writer.listen(self._leases.on_merged)
         self.writer.listen(lambda *_: self._changes.notice())
+        self.writer.listen(self.snapshots.on_merged)
         self._tasks = [
             asyncio.create_task(self.writer.run(), name="writer"),
             asyncio.create_task(self._sweep_on(), name="sweep"),
         ]
+        if self._terms is not None:
+            self._tasks.append(asyncio.create_task(self._terms.run(), name="terms"))
         self._log.info("log followed", position=state.marks.position, nodes=len(state.nodes), writer=self._name)
 
     def drain(self) -> None:
@@ -200,17 +237,26 @@ class Coordinator:
         self.drain()
         self.writer.close()
         if self._tasks:
-            writing, sweeping = self._tasks
-            sweeping.cancel()
-            await asyncio.wait({writing, sweeping})
+            writing, *others = self._tasks
+            for task in others:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        if self._terms is not None:
+            await self._terms.leave()
+        await self.snapshots.end()
         await self._journal.close()
 
     async def failed(self) -> None:
-        """Return only by raising: when the writer or the sweep ended, which nothing should outlive."""
+        """Return only by raising: when the writer, the terms or the sweep ended, which nothing should outlive."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
         raise Failed("this coordinator writes no more: another has begun a newer term; its name is in the log above")
+
+    def _on_begun(self) -> None:
+        """This coordinator reigns from now on, and has heard nobody: every node and every lease begins anew."""
+        self._beats.excuse(_UNHEARD_MS)
+        self._leases.renew_all(self.writer.state.attachments.keys())
 
     async def _sweep_on(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), self._limits.sweep_ms / 1_000
@@ -223,6 +269,11 @@ class Coordinator:
             if late_ms > min(PULSE_MS_MAX, self._limits.node_lost_ms // 3):
                 self._log.warning("this process was stopped for a while; no node is blamed for it", late_ms=late_ms)
                 self._beats.excuse(late_ms)
+            if not self.writer.reigns:
+                if self._terms is None:
+                    # Nobody shares this journal, so nothing is left to do for one who may not write it.
+                    self.writer.close()
+                continue
             at_nodes = woken_ms - checked_ms >= self._limits.stale_check_ms
             checked_ms = woken_ms if at_nodes else checked_ms
             try:

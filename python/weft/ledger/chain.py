@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from weft.model.batch import SealedBatch, unseal
 from weft.model.canonical import Digest, log_digest
-from weft.model.errors import BatchTooLarge, JournalDamaged, JournalTrimmed
+from weft.model.errors import BatchTooLarge, JournalDamaged, JournalTrimmed, PositionTaken
 from weft.model.ids import Position
 
 
@@ -57,6 +57,11 @@ def trimmed(path: str, position: int, oldest: int) -> JournalTrimmed:
         position=position,
         oldest=oldest,
     )
+
+
+def not_empty(path: str, position: int) -> PositionTaken:
+    """The error for a journal that was to begin somewhere and has begun."""
+    return PositionTaken(f"{path} has begun already and is at position {position}", path=path, position=position)
 
 
 def damaged(path: str, position: int, what: str) -> JournalDamaged:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from weft.model.batch import SealedBatch
+from weft.model.canonical import Digest
 from weft.model.ids import Position
 
 
@@ -51,6 +52,13 @@ class Journal(Protocol):
 
     async def trim(self, before: Position) -> None:
         """Let go of every batch before a position. The batch there stays, and so does the tail."""
+        ...
+
+    async def begin(self, after: Position, digest: Digest) -> None:
+        """Have an empty journal go on after a position whose batch has this digest, as a rebuild from a snapshot does.
+
+        Raises `PositionTaken` when it is not empty.
+        """
         ...
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from weft.ledger.chain import StoredBatch, too_large, trimmed, verify_run
+from weft.ledger.chain import StoredBatch, not_empty, too_large, trimmed, verify_run
 from weft.model.batch import SealedBatch
 from weft.model.canonical import NO_DIGEST, Digest
 from weft.model.errors import Closed, PositionTaken
@@ -65,6 +65,13 @@ class MemoryJournal:
         if cut > 0:
             del self._rows[:cut]
             self._first += cut
+
+    async def begin(self, after: Position, digest: Digest) -> None:  # noqa: ARG002
+        """Have an empty journal go on after a position. What follows is checked against its parent by who follows."""
+        self._check_open()
+        if self._last > 0:
+            raise not_empty(_PATH, self._last)
+        self._first = after + 1
 
     async def wait(self, after: Position, ms_max: int) -> None:
         """Return when there may be a batch after a position."""

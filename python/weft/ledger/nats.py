@@ -29,7 +29,7 @@ from nats.js.api import DiscardPolicy, RePublish, RetentionPolicy, StorageType, 
 from nats.js.errors import APIError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
-from weft.ledger.chain import StoredBatch, damaged, too_large, trimmed, verify_run
+from weft.ledger.chain import StoredBatch, damaged, not_empty, too_large, trimmed, verify_run
 from weft.model.batch import SealedBatch, unseal
 from weft.model.canonical import NO_DIGEST, Digest
 from weft.model.errors import JournalDamaged, JournalFailed, Misconfigured, PositionTaken
@@ -169,6 +169,16 @@ class NatsJournal:
             await self._jetstream.purge_stream(self._stream, seq=before)
         except _ENGINE_ERRORS as error:
             raise self._failed("trim", error) from error
+
+    async def begin(self, after: Position, digest: Digest) -> None:
+        """Have an empty stream go on after a position."""
+        if (tail := await self.tail()) > 0:
+            raise not_empty(self.path, tail)
+        try:
+            await self._jetstream.purge_stream(self._stream, seq=after + 1)
+        except _ENGINE_ERRORS as error:
+            raise self._failed("begin", error) from error
+        self._known = (after, digest)
 
     async def wait(self, after: Position, ms_max: int) -> None:
         """Return when there may be a batch after a position."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from weft.ledger.chain import StoredBatch, damaged, too_large, trimmed, verify_run
+from weft.ledger.chain import StoredBatch, damaged, not_empty, too_large, trimmed, verify_run
 from weft.model.batch import SealedBatch
 from weft.model.canonical import NO_DIGEST, Digest
 from weft.model.errors import Closed, JournalFailed, Misconfigured, PositionTaken
@@ -185,6 +185,18 @@ class PostgresJournal:
             )
             if first is not None:
                 await connection.execute(f"DELETE FROM {self._schema}.batches WHERE position < $1", first)  # noqa: S608
+
+    async def begin(self, after: Position, digest: Digest) -> None:
+        """Have an empty journal go on after a position."""
+        async with self._connected("begin") as connection:
+            begun = await connection.fetchval(
+                f"UPDATE {self._schema}.tail SET first = $1 + 1, position = $1, digest = $2 "  # noqa: S608
+                "WHERE position = 0 RETURNING position",
+                after,
+                digest,
+            )
+        if begun is None:
+            raise not_empty(self.path, await self.tail())
 
     async def pulse(self, sign: bytes) -> None:
         """Leave a sign of life."""
