@@ -31,13 +31,14 @@ class Coordinator:
 
     def __init__(self, directory: Path, journal: str, secret: str) -> None:
         self.log = directory / "log"
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "weft.coordinator", "--port", "0", "--data-dir", str(directory)],
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("ab"),
-            text=True,
-            env=environment(WEFT_JOURNAL=journal, WEFT_SECRET=secret, WEFT_TERM_LEASE_MS=str(LEASE_MS)),
-        )
+        with self.log.open("ab") as said:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "weft.coordinator", "--port", "0", "--data-dir", str(directory)],
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env=environment(WEFT_JOURNAL=journal, WEFT_SECRET=secret, WEFT_TERM_LEASE_MS=str(LEASE_MS)),
+            )
         assert self.child.stdout is not None
         line = self.child.stdout.readline().strip()
         assert line.startswith("weft coordinator listening on "), self.log.read_text()
@@ -63,7 +64,7 @@ class Coordinator:
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGCONT)
             self.child.kill()
-            self.child.wait(timeout=20)
+        self.child.communicate(timeout=20)
         self.client.close()
 
 
