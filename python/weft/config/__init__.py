@@ -36,6 +36,7 @@ from weft.config.process import (
     split_address,
     split_tokens,
 )
+from weft.config.witness import WitnessSettings, read_witness_settings
 
 __all__ = [
     "HEARTBEAT_S",
@@ -50,6 +51,7 @@ __all__ = [
     "Profile",
     "QuorumSettings",
     "ValidatorSettings",
+    "WitnessSettings",
     "client_token",
     "coordinator_url",
     "count_of",
@@ -64,6 +66,7 @@ __all__ = [
     "read_profile",
     "read_token_file",
     "read_tokens",
+    "read_witness_settings",
     "split_address",
     "split_tokens",
 ]

@@ -19,7 +19,6 @@ import uvloop
 from weft.config import CoordinatorSettings, join_address, read_coordinator_settings
 from weft.coordinator.app import Coordinator, Limits
 from weft.coordinator.handoffs import HandoffWatch
-from weft.coordinator.server import Server, bind
 from weft.coordinator.tokens import TokenFile
 from weft.core.placement import Strategy
 from weft.handoff import HandoffDirectory, process_is_alive
@@ -28,6 +27,7 @@ from weft.ledger.snapshot import SnapshotFolder
 from weft.model.errors import JournalLocked, Misconfigured, WeftError
 from weft.model.journal import JournalKind
 from weft.receipts import Domain, SigningKey
+from weft.serve.server import Server, bind
 from weft.telemetry import Log, LogBridge
 
 
