@@ -25,7 +25,9 @@ DEADLINE_S = 20.0
 class NatsServer:
     """One server with JetStream on a disk of its own."""
 
-    def __init__(self, directory: Path, name: str = "solo", *, sync: str = "always", peers: "Peers | None" = None) -> None:
+    def __init__(
+        self, directory: Path, name: str = "solo", *, sync: str = "always", peers: "Peers | None" = None
+    ) -> None:
         self.directory = directory / name
         self.directory.mkdir(parents=True, exist_ok=True)
         self.name, self.port, self.monitor_port = name, free_port(), free_port()

@@ -10,8 +10,8 @@ import pytest
 from tests.worlds import SECRET, World, node
 from weft.core.snapshot import describe, restore, snapshot_bytes
 from weft.core.state import state_digest
-from weft.ledger.snapshot import SnapshotFolder, join_pieces, seal_snapshot, unseal_snapshot
 from weft.ledger.envelope import unwrap
+from weft.ledger.snapshot import SnapshotFolder, join_pieces, seal_snapshot, unseal_snapshot
 from weft.model.errors import SnapshotDamaged, SnapshotFailed
 from weft.receipts import Domain, SigningKey
 

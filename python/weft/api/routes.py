@@ -11,6 +11,7 @@ from weft.api.route import BODY_ERRORS, NODE_ERRORS, REGION_ERRORS, WRITE_ERRORS
 from weft.api.tables.nodes import NODES
 from weft.api.tables.objects import OBJECTS
 from weft.api.tables.placing import PLACING
+from weft.api.tables.state import STATE
 from weft.api.tables.watching import WATCHING
 from weft.model import errors
 
@@ -226,4 +227,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *PLACING,
     *OBJECTS,
     *WATCHING,
+    *STATE,
 )

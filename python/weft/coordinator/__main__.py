@@ -30,7 +30,6 @@ from weft.receipts import Domain, SigningKey
 from weft.serve.server import Server, bind
 from weft.telemetry import Log, LogBridge
 
-
 SNAPSHOTS = "snapshots"
 """The folder of snapshots in the data directory."""
 
@@ -84,9 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-async def _serve(
-    settings: CoordinatorSettings, listener: socket.socket, clock: SystemClock, log: Log
-) -> None:
+async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: SystemClock, log: Log) -> None:
     profile, place = settings.profile, settings.journal
     port = listener.getsockname()[1]
     shared = await open_shared_journal(place) if place.is_shared else None

@@ -30,6 +30,7 @@ from weft.coordinator.observations import Observations
 from weft.coordinator.placing import Placing
 from weft.coordinator.pools import PoolNodes
 from weft.coordinator.ports import Clock, Random
+from weft.coordinator.rebuilding import Rebuilding
 from weft.coordinator.regions import Regions
 from weft.coordinator.roster import Roster
 from weft.coordinator.snapshots import Snapshots
@@ -47,6 +48,7 @@ from weft.model.grant import grant_key
 from weft.model.ids import RequestId
 from weft.model.policy import (
     ATTACH_MS_MAX,
+    JOURNAL_KEPT_BATCHES,
     LEASE_MS,
     NODE_LOST_MS,
     NODE_PURGE_MS,
@@ -58,6 +60,7 @@ from weft.model.policy import (
     SWEEP_MS,
     TERM_LEASE_MS,
 )
+from weft.receipts import Domain, SigningKey
 from weft.serve import Gate, Handler, Service, build_app
 from weft.telemetry import Log, Metrics
 
@@ -82,6 +85,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     sweep_ms: int = SWEEP_MS
     term_lease_ms: int = TERM_LEASE_MS
     snapshot_events: int = SNAPSHOT_EVENTS
+    kept_batches: int = JOURNAL_KEPT_BATCHES
 
 
 class Coordinator:
@@ -169,6 +173,18 @@ class Coordinator:
             check_profile=self._pools.check_profile,
             strategy=strategy,
         )
+        self.snapshots = Snapshots(
+            self.writer,
+            journal,
+            snapshots,
+            log,
+            self.metrics,
+            trims=shared is None,
+            every_events=limits.snapshot_events,
+            kept_batches=limits.kept_batches,
+        )
+        publisher = SigningKey.from_secret(secret, Domain.PUBLISHER).public
+        self.rebuilding = Rebuilding(self.writer, journal, self.snapshots, clock, publisher)
         service = Service(
             routes=ROUTES,
             handlers=answer_from_state(self._handlers(grant_key(secret)), self.writer, frozenset()),
@@ -182,7 +198,6 @@ class Coordinator:
             reach=self._watch.reach,
         )
         self.app: ASGIApp = build_app(service)
-        self.snapshots = Snapshots(self.writer, journal, snapshots, log, self.metrics, trims=shared is None)
         self._terms: Terms | None = None
         if shared is not None:
             self._terms = Terms(
@@ -237,8 +252,7 @@ class Coordinator:
         self.drain()
         self.writer.close()
         if self._tasks:
-            writing, *others = self._tasks
-            for task in others:
+            for task in self._tasks[1:]:
                 task.cancel()
             await asyncio.wait(self._tasks)
         if self._terms is not None:
@@ -340,6 +354,8 @@ class Coordinator:
             "end_job": self._dispatching.end,
             "show_availability": self._dispatching.show_availability,
             "watch_events": self._watch.stream,
+            "show_state": self.rebuilding.show,
+            "rebuild_state": self.rebuilding.rebuild,
             "register_object": objects.register,
             "show_object": objects.show,
             "show_object_targets": objects.show_targets,

@@ -11,9 +11,9 @@ refuses to start, and says which positions are missing and how to rebuild them.
 
 import asyncio
 
-from weft.core.snapshot import Answered, capture, describe, restore
-from weft.core.state import Draft, State
 from weft.coordinator.writer import Writer
+from weft.core.snapshot import Answered, Snapshot, capture, describe, restore
+from weft.core.state import Draft, State
 from weft.ledger import Journal
 from weft.ledger.snapshot import SnapshotFolder
 from weft.model.errors import JournalDamaged, JournalFailed, SnapshotDamaged, SnapshotFailed
@@ -49,7 +49,7 @@ class Snapshots:
         self._taken_sequence = 0
         self._taking: asyncio.Task[None] | None = None
         self._taken = metrics.counter("weft_snapshots_total", "Snapshots taken.")
-        metrics.gauge("weft_snapshot_position", "The position of the newest snapshot.", self._newest)
+        metrics.gauge("weft_snapshot_position", "The position of the newest snapshot.", lambda: float(self.newest))
 
     async def begin(self) -> None:
         """Adopt the newest snapshot that is good and that the log leads on from. Raises `JournalDamaged`."""
@@ -59,8 +59,8 @@ class Snapshots:
         oldest, tail = await self._journal.oldest(), await self._journal.tail()
         if (newest := next(iter(self._folder.positions()), 0)) > tail:
             raise JournalDamaged(
-                f"the journal ends at position {tail} and a snapshot in {self._folder.directory} is of position {newest}: "
-                "the journal is an older copy, or lost. Restore it, or run: weft ledger rebuild --from LAYER",
+                f"the journal ends at position {tail}, and {self._folder.directory} has a snapshot of {newest}: the "
+                " journal is an older copy, or lost. Restore it, or run: weft ledger rebuild --from LAYER",
                 position=tail + 1,
             )
         for position in self._folder.positions():
@@ -99,6 +99,22 @@ class Snapshots:
         if self._taking is not None:
             await asyncio.shield(self._taking)
         return await self._write(self._folder)
+
+    @property
+    def newest(self) -> Position:
+        """The position of the newest snapshot, 0 when there is none."""
+        return next(iter(self._folder.positions()), Position(0)) if self._folder is not None else Position(0)
+
+    async def oldest_good(self) -> Snapshot | None:
+        """The oldest snapshot that is good, where the journal was trimmed and one is needed."""
+        if self._folder is None or await self._journal.oldest() <= 1:
+            return None
+        for position in reversed(self._folder.positions()):
+            try:
+                return await asyncio.to_thread(self._folder.read, position)
+            except SnapshotDamaged as error:
+                self._log.error("a snapshot was passed over", position=position, reason=error.message)
+        return None
 
     async def end(self) -> None:
         """Finish what is being written."""
@@ -146,6 +162,3 @@ class Snapshots:
         assert self._folder is not None
         snapshot = self._folder.read(position)
         return restore(snapshot), snapshot.answered
-
-    def _newest(self) -> float:
-        return float(next(iter(self._folder.positions()), 0)) if self._folder is not None else 0.0

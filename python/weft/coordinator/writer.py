@@ -178,9 +178,7 @@ class Writer:
         await self._catch_up()
         return self.state.marks.position - before
 
-    async def begin_term(
-        self, writer: str, address: str = "", lease_holds: "Callable[[], bool] | None" = None
-    ) -> bool:
+    async def begin_term(self, writer: str, address: str = "", lease_holds: "Callable[[], bool] | None" = None) -> bool:
         """Begin a term right after what the state has followed; while nobody writes here.
 
         Says False when something else was appended first: whoever did that lives, so nobody is to be deposed. Raises

@@ -72,6 +72,7 @@ def damaged(path: str, position: int, what: str) -> JournalDamaged:
         position=position,
     )
 
+
 def too_large(path: str, size_bytes: int, limit_bytes: int) -> BatchTooLarge:
     """The error for a batch no journal of this kind takes."""
     return BatchTooLarge(

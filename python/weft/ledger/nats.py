@@ -103,7 +103,7 @@ class NatsJournal:
         return min(BATCH_BYTES_MAX, self._connection.max_payload - MESSAGE_SPARE_BYTES)
 
     async def append(self, sealed: SealedBatch, expected_position: Position) -> None:
-        """Keep a batch after `expected_position`; the servers hold it, by their own setting on disk, when this returns."""
+        """Keep a batch after `expected_position`; the servers hold it, synced where they are set so, at the end."""
         if len(sealed.body) > self.batch_bytes_max:
             raise too_large(self.path, len(sealed.body), self.batch_bytes_max)
         name = sealed.digest.hex()
@@ -256,9 +256,7 @@ class NatsJournal:
             if refused or loop.time() >= deadline_s:
                 raise self._failed(f"make the stream {wanted.name} in", last) from last
             await asyncio.sleep(_PAUSE_S)
-        loses = [
-            name for name in ("max_age", "max_msgs", "max_bytes") if (getattr(found, name) or 0) > 0
-        ]
+        loses = [name for name in ("max_age", "max_msgs", "max_bytes") if (getattr(found, name) or 0) > 0]
         if wanted.storage is StorageType.FILE and (loses or found.storage != StorageType.FILE):
             reason = f"limits it by {loses[0]}" if loses else "keeps it in memory"
             raise Misconfigured(
@@ -356,9 +354,7 @@ class NatsJournal:
             tail = await self.tail()
         except JournalFailed as error:
             raise error from cause
-        return PositionTaken(
-            f"the tail of {self.path} is at {tail}, not at {expected}", path=self.path, position=tail
-        )
+        return PositionTaken(f"the tail of {self.path} is at {tail}, not at {expected}", path=self.path, position=tail)
 
     def _failed(self, what: str, error: Exception) -> JournalFailed:
         return JournalFailed(f"cannot {what} {self.path}: {_told(error)}", path=self.path)
@@ -384,7 +380,7 @@ async def _check_sync(place: JournalPlace) -> None:
         )
 
 
-async def _leave_to_the_caller(error: Exception) -> None:  # noqa: ARG001
+async def _leave_to_the_caller(error: Exception) -> None:
     """What fails is told to whoever asked; the connection itself comes back by itself."""
 
 

@@ -110,7 +110,7 @@ class PostgresJournal:
         batch = sealed.batch
         async with self._connected("append to", JOURNAL_APPEND_MS_MAX) as connection:
             tail = await connection.fetchval(
-                f"SELECT {self._schema}.append($1, $2, $3, $4, $5)",  # noqa: S608 - the name was checked when it was read
+                f"SELECT {self._schema}.append($1, $2, $3, $4, $5)",
                 expected_position,
                 batch.position,
                 batch.parent,
@@ -125,7 +125,8 @@ class PostgresJournal:
     async def read(self, after: Position, count_max: int) -> Sequence[SealedBatch]:
         """The batches after a position."""
         async with self._connected("read") as connection, connection.transaction(isolation="repeatable_read"):
-            first, tail, tail_digest = await connection.fetchrow(f"SELECT first, position, digest FROM {self._schema}.tail")  # noqa: S608
+            noted = f"SELECT first, position, digest FROM {self._schema}.tail"  # noqa: S608 - as above
+            first, tail, tail_digest = await connection.fetchrow(noted)
             if after + 1 < first:
                 raise trimmed(self.path, after + 1, first)
             if tail < after:

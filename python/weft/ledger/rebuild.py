@@ -2,9 +2,9 @@
 
 Layers hold signed envelopes in no particular order, some twice, some of somebody else, some of them snapshots. Batches
 are followed from the first position on as their turn comes, by the same `follow` that every coordinator uses, so a
-batch that is missing, changed or put elsewhere is found before anything rests on it, and is named by its position. Where
-the log has a gap and a snapshot stands beyond it, the rebuild begins anew from the snapshot. Several layers may be read
-one after the other: what one is missing another may have.
+batch that is missing, changed or put elsewhere is found before anything rests on it, and is named by its position.
+Where the log has a gap and a snapshot stands beyond it, the rebuild begins anew from the snapshot. Several layers may
+be read one after the other: what one is missing another may have.
 
 What if two batches claim one position? Only one of them has a successor that names it; the other was never committed.
 """

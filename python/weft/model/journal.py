@@ -94,9 +94,7 @@ def _parse_postgres(parts: SplitResult, variable: str) -> JournalPlace:
     fields = dict(parse_qsl(parts.query))
     name = _read_name(fields.pop("schema", "weft"), variable)
     server = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(fields), ""))
-    return JournalPlace(
-        kind=JournalKind.POSTGRES, servers=(server,), name=name, shown=f"postgres://{host}{parts.path}"
-    )
+    return JournalPlace(kind=JournalKind.POSTGRES, servers=(server,), name=name, shown=f"postgres://{host}{parts.path}")
 
 
 def _read_query(parts: SplitResult, known: tuple[str, ...], variable: str) -> dict[str, str]:
