@@ -10,7 +10,7 @@
     │   │                            CapacityExceeded · NotYet · PositionAhead · ObjectConflict
     │   ├── Gone                     WorkerReset · PositionCompacted
     │   ├── Invalid                  MalformedJson · InvalidField · BadAddress · BodyTooLarge · MethodNotAllowed
-    │   │                            UnsupportedMedia · BadArgument (a ValueError too)
+    │   │                            UnsupportedMedia · BadHex · BadArgument (a ValueError too)
     │   ├── Unauthorized             MissingToken · BadToken
     │   ├── Misconfigured
     │   └── RefusedByPeer            BadFrame · UnsupportedVersion · WrongCluster · WrongSecret · NotAuthenticated
@@ -25,6 +25,7 @@
     │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull · StoreFailed
     │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged
     │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · NoLayer
+    │                                NotAvailableYet · PrimaryUnhealthy · ReconciliationFailed · PendingFailed
     └── Broken                       an invariant does not hold; nothing should catch it
 
 A class exists where a caller does something different. `code` is stable and for programs; `temporary` says whether
