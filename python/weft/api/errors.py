@@ -48,6 +48,7 @@ STATUS: Final[dict[type[WeftError], int]] = {
     errors.LayerRefused: 502,
     errors.BlobMissing: 404,
     errors.BlobDamaged: 502,
+    errors.BlobForeign: 502,
     errors.NoLayer: 503,
     errors.NotAvailableYet: 504,
     errors.PrimaryUnhealthy: 409,

@@ -39,11 +39,17 @@ class Kept(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A stretch of a layer's order, and where the next one begins. `is_end` says that nothing more is there now."""
+    """A stretch of a layer's order, and where the next one begins. `is_end` says that nothing more is there now.
+
+    A stretch may be empty and not be the end. `damaged` names what the layer lists and cannot give back as it was put,
+    so that whoever reads can look for it elsewhere; `foreign_count` is how much of the stretch others put there.
+    """
 
     kept: Sequence[Kept]
     after: Cursor
     is_end: bool
+    damaged: Sequence[Commitment] = ()
+    foreign_count: int = 0
 
 
 class LayerHealth(StrEnum):
@@ -81,11 +87,15 @@ class Layer(Protocol):
         ...
 
     async def scan(self, after: Cursor, count_max: int) -> Scan:
-        """What was kept after a cursor, in the layer's order. Foreign and damaged blobs are counted and skipped."""
+        """What was kept after a cursor, in the layer's order. Foreign and damaged blobs are counted and skipped.
+
+        Every blob a put was answered for is in it once at least. Raises `BlobPruned` rather than begin behind a place
+        that can no longer be read, and `LayerFailed` when what it would give back may have holes.
+        """
         ...
 
     async def probe(self) -> LayerHealth:
-        """Whether a put would work now. Never raises for a layer that is down: that is its answer."""
+        """Whether a put would work now: `DEGRADED` is slowly, or perhaps. A layer that is down never raises here."""
         ...
 
     async def close(self) -> None:

@@ -31,7 +31,7 @@ from weft.model.errors import (
     WeftError,
 )
 from weft.model.ids import Position
-from weft.model.policy import ALIASES_MAX, PUT_AGAIN_MS, REQUEST_MS_MAX, SCAN_BLOBS_MAX
+from weft.model.policy import ALIASES_MAX, LAYER_SCAN_BLOBS_MAX, PUT_AGAIN_MS, REQUEST_MS_MAX
 
 _FOREVER_S: Final = float("inf")
 
@@ -174,7 +174,7 @@ class Router:
         if cursor is None:
             cursor = Cursor(await self._pending.noted(name) or "")
         while True:
-            found = await layer.scan(cursor, SCAN_BLOBS_MAX)
+            found = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
             for kept in found.kept:
                 see(kept.commitment, kept.height, kept.blob)
             if found.after != cursor:

@@ -348,11 +348,9 @@ SHIPPED_NOTE_BATCHES = _number(
     65_536,
     "how often it is noted how far the primary is; a restart looks so many batches up again",
 )
-BLOB_BYTES_MAX = _number("BLOB_BYTES_MAX", 2 * MIB, "bytes", KIB, 16 * MIB, "the seed's; what a block has room for")
 BLOBS_AT_ONCE_MAX = _number(
     "BLOBS_AT_ONCE_MAX", 32, "blobs", 1, 1_024, "posts on their way to a layer; each is held in memory, 64 MiB in all"
 )
-SCAN_BLOBS_MAX = _number("SCAN_BLOBS_MAX", 64, "blobs", 1, 4_096, "one answer of a scan, at most 128 MiB")
 ALIASES_MAX = _number(
     "ALIASES_MAX", 16_384, "commitments", 16, 10**6, "whose layer is remembered; any other is looked for in each"
 )
@@ -378,6 +376,28 @@ RECONCILE_ERRORS_MAX = _number(
 )
 RECONCILE_PARALLEL_MAX = _number(
     "RECONCILE_PARALLEL_MAX", 8, "blobs", 1, 256, "of one batch on their way to the primary at once"
+LAYER_BLOB_BYTES_MAX = _number(
+    "LAYER_BLOB_BYTES_MAX",
+    2 * MIB,
+    "bytes",
+    KIB,
+    4 * MIB,
+    "the storage seed's; one number for every layer, or a fallback would take what the primary refuses for ever",
+)
+LAYER_PROBE_MS_MAX = _number(
+    "LAYER_PROBE_MS_MAX", 2_000, "ms", 10, 60_000, "less than half the seed's interval between two looks at a layer"
+)
+LAYER_MS_MAX = _number(
+    "LAYER_MS_MAX", 10_000, "ms", 10, 600_000, "what an emergency server or validators may take to send two megabytes"
+)
+LAYER_SLOW_MS = _number(
+    "LAYER_SLOW_MS", 500, "ms", 1, 60_000, "the storage seed's mock calls itself degraded past this"
+)
+LAYER_SCAN_BLOBS_MAX = _number(
+    "LAYER_SCAN_BLOBS_MAX", 256, "blobs", 1, 4_096, "what one scan gives back, half a gigabyte at the very worst"
+)
+LAYER_CONNECTIONS_MAX = _number(
+    "LAYER_CONNECTIONS_MAX", 64, "connections", 1, 1_024, "a put to each of some dozen validators, and reads beside it"
 )
 
 # Where things are unless somebody says otherwise.

@@ -12,7 +12,7 @@
     │   ├── Invalid                  MalformedJson · InvalidField · BadAddress · BodyTooLarge · MethodNotAllowed
     │   │                            UnsupportedMedia · BadHex · BadArgument (a ValueError too)
     │   ├── Unauthorized             MissingToken · BadToken
-    │   ├── Misconfigured
+    │   ├── Misconfigured · BadSignature
     │   └── RefusedByPeer            BadFrame · UnsupportedVersion · WrongCluster · WrongSecret · NotAuthenticated
     │                                GrantForged · GrantExpired · StaleGeneration · ExtentLost · UnknownHandle
     │                                OutOfRange · ReadOnly · TooLarge · NotSupported
@@ -24,8 +24,8 @@
     │   ├── PageUnavailable · NoPrivilege
     │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull · StoreFailed
     │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged
-    │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · NoLayer
-    │                                NotAvailableYet · PrimaryUnhealthy · ReconciliationFailed · PendingFailed
+    │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · BlobForeign
+    │                                NoLayer · NotAvailableYet · PrimaryUnhealthy · ReconciliationFailed · PendingFailed
     └── Broken                       an invariant does not hold; nothing should catch it
 
 A class exists where a caller does something different. `code` is stable and for programs; `temporary` says whether

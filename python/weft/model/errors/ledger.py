@@ -68,6 +68,13 @@ class BlobDamaged(LayerFailed):
     temporary = False
 
 
+class BlobForeign(LayerFailed):
+    """A blob in a place open to anybody that this cluster did not publish. Facts: reason."""
+
+    code = "DA_BLOB_FOREIGN"
+    temporary = False
+
+
 class NoLayer(LayerFailed):
     """No availability layer can take a write now: each is unhealthy or none is configured."""
 

@@ -1,7 +1,4 @@
-"""Settings: read once from flags and environment, checked whole, and passed on as values.
-
-Nothing else reads the environment. A wrong setting stops the process at its start with a sentence that names the
-variable. The seeds' own names come first; what they lack is prefixed WEFT_.
+"""What a process is started with: where it listens, where it keeps things, who may speak to it.
 
     COORDINATOR_HOST, COORDINATOR_PORT   where the coordinator listens, and where clients look for it
     ORCHD_ADDR                           the same as host:port, by the node seed's name
