@@ -24,7 +24,7 @@ from weft.ledger.board import Board, Clock, Routing
 from weft.ledger.layer import Commitment
 from weft.ledger.pending import PendingList
 from weft.ledger.router import Router, spell_failure
-from weft.model.availability import PendingBlob, Role, Standing
+from weft.model.availability import PendingBlob, ReconcilePolicy, Role, Standing
 from weft.model.errors import (
     BlobDamaged,
     BlobMissing,
@@ -37,16 +37,6 @@ from weft.model.policy import PUT_AGAIN_MS, RECONCILE_BACKOFF_MS_MAX, RECONCILE_
 from weft.telemetry import Log, Metrics
 
 _PRIMARY_IS_IN: Final = (Standing.HEALTHY, Standing.RECOVERING)
-
-
-class ReconcileSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How it is gone about. The defaults are the seed's."""
-
-    batch_size: int = 10
-    retry_delay_ms: int = 1_000
-    max_retries: int = 3
-    parallel: bool = False
-    auto: bool = True
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +75,7 @@ class Reconciler:
         router: Router,
         board: Board,
         pending: PendingList,
-        settings: ReconcileSettings,
+        policy: ReconcilePolicy,
         clock: Clock,
         log: Log,
         metrics: Metrics,
@@ -93,7 +83,7 @@ class Reconciler:
         self._router = router
         self._board = board
         self._pending = pending
-        self._settings = settings
+        self._policy = policy
         self._clock = clock
         self._log = log
         self._one_at_a_time = asyncio.Lock()
@@ -105,9 +95,9 @@ class Reconciler:
         """Reconcile whenever there is something to be done and a primary to do it with, until cancelled."""
         while True:
             await self._board.until(_has_work)
-            pause_ms = self._settings.retry_delay_ms
+            pause_ms = self._policy.retry_delay_ms
             while _has_work(self._board.now):
-                if self._settings.auto and await self._try():
+                if self._policy.auto and await self._try():
                     break
                 # A snapshot in between is no reason to hurry; leaving recovery is one to stop.
                 await self._rest(pause_ms)
@@ -164,7 +154,7 @@ class Reconciler:
         """Go over the list once, from its beginning."""
         after = 0
         while self._may_go_on():
-            batch = await self._pending.read(after, self._settings.batch_size, is_stuck=False)
+            batch = await self._pending.read(after, self._policy.batch_size, is_stuck=False)
             if not batch:
                 return
             after = batch[-1].sequence
@@ -174,7 +164,7 @@ class Reconciler:
                 await self._bring_batch(ready, done)
 
     async def _bring_batch(self, batch: Sequence[PendingBlob], done: _Pass) -> None:
-        at_once = RECONCILE_PARALLEL_MAX if self._settings.parallel else 1
+        at_once = RECONCILE_PARALLEL_MAX if self._policy.parallel else 1
         brought: list[str] = []
         try:
             for start in range(0, len(batch), at_once):
@@ -226,7 +216,7 @@ class Reconciler:
             return await self._router.get(commitment)
 
     async def _note_failure(self, blob: PendingBlob, error: LayerFailed, done: _Pass) -> None:
-        is_stuck = blob.retry_count + 1 > self._settings.max_retries
+        is_stuck = blob.retry_count + 1 > self._policy.max_retries
         await self._pending.note_failure(blob.commitment, spell_failure(error), is_stuck=is_stuck)
         done.failed += 1
         if len(done.errors) < RECONCILE_ERRORS_MAX:

@@ -53,6 +53,32 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     successes: int = 2
 
 
+class ReconcilePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How what is pending is brought to the primary. `auto` false leaves it to a person."""
+
+    batch_size: int = 10
+    retry_delay_ms: int = 1_000
+    max_retries: int = 3
+    parallel: bool = False
+    auto: bool = True
+
+
+class Acknowledgement(StrEnum):
+    """What an answer to a write waits for, where a layer is configured."""
+
+    AVAILABLE = "available"
+    COMMITTED = "committed"
+
+
+class AvailabilityPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How layers are watched, and what is done about what they say. The defaults are the seed's."""
+
+    interval_ms: int = 5_000
+    thresholds: Thresholds = Thresholds()
+    reconcile: ReconcilePolicy = ReconcilePolicy()
+    acknowledgement: Acknowledgement = Acknowledgement.AVAILABLE
+
+
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """What the checks so far add up to. A layer that is not configured is None."""
 

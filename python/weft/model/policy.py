@@ -348,6 +348,9 @@ SHIPPED_NOTE_BATCHES = _number(
     65_536,
     "how often it is noted how far the primary is; a restart looks so many batches up again",
 )
+CONSISTENCY_BATCHES_MAX = _number(
+    "CONSISTENCY_BATCHES_MAX", 256, "batches", 1, 65_536, "of the log's end, looked up in the primary for one report"
+)
 BLOBS_AT_ONCE_MAX = _number(
     "BLOBS_AT_ONCE_MAX", 32, "blobs", 1, 1_024, "posts on their way to a layer; each is held in memory, 64 MiB in all"
 )
@@ -376,6 +379,7 @@ RECONCILE_ERRORS_MAX = _number(
 )
 RECONCILE_PARALLEL_MAX = _number(
     "RECONCILE_PARALLEL_MAX", 8, "blobs", 1, 256, "of one batch on their way to the primary at once"
+)
 LAYER_BLOB_BYTES_MAX = _number(
     "LAYER_BLOB_BYTES_MAX",
     2 * MIB,
