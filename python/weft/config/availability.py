@@ -1,4 +1,4 @@
-"""How availability layers are watched and what is done about it: the storage seed's variables and Weft's own beside them.
+"""How layers are watched and what is done about it: the storage seed's variables, and Weft's own beside them.
 
 RECONCILE_BATCH_SIZE           pending blobs brought to the primary between two looks at the list
 RECONCILE_RETRY_DELAY_MS       until a blob that failed is tried again; doubled each time

@@ -5,6 +5,8 @@ simulator.
 """
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 from starlette.types import ASGIApp
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp
 from weft import __version__
 from weft.api.routes import ROUTES
 from weft.coordinator.attachments import Attachments
+from weft.coordinator.availability import Availability
 from weft.coordinator.beating import Beating
 from weft.coordinator.beats import Beats
 from weft.coordinator.bindings import Bindings
@@ -22,6 +25,7 @@ from weft.coordinator.dispatching import Dispatching
 from weft.coordinator.endpoints import Endpoints
 from weft.coordinator.healer import Healer
 from weft.coordinator.jobs import Jobs
+from weft.coordinator.layerdoors import LayerDoors
 from weft.coordinator.leases import Leases
 from weft.coordinator.numbers import Numbers
 from weft.coordinator.objects import Objects
@@ -38,11 +42,14 @@ from weft.coordinator.writer import Writer
 from weft.core.liveness import Patience
 from weft.core.placement import Strategy
 from weft.ledger import Journal
+from weft.ledger.layer import Layer
+from weft.model.availability import AvailabilityPolicy, Role
 from weft.model.errors import Failed
 from weft.model.grant import grant_key
 from weft.model.ids import RequestId
 from weft.model.policy import (
     ATTACH_MS_MAX,
+    AVAILABLE_MS_MAX,
     LEASE_MS,
     NODE_LOST_MS,
     NODE_PURGE_MS,
@@ -52,6 +59,7 @@ from weft.model.policy import (
     REQUEST_MS_MAX,
     SWEEP_MS,
 )
+from weft.receipts import Domain, SigningKey
 from weft.serve import Gate, Handler, Service, build_app
 from weft.telemetry import Log, Metrics
 
@@ -64,6 +72,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     attach_ms_max: int = ATTACH_MS_MAX
     append_ms_max: int = REQUEST_MS_MAX
+    available_ms_max: int = AVAILABLE_MS_MAX
     lease_ms: int = LEASE_MS
     node_silent_ms: int = NODE_SILENT_MS
     node_lost_ms: int = NODE_LOST_MS
@@ -91,6 +100,9 @@ class Coordinator:
         loopback_exempt: bool = False,
         strategy: Strategy = Strategy.ROUND_ROBIN,
         limits: Limits = Limits(),  # noqa: B008 — frozen, so sharing it is harmless.
+        layers: Mapping[Role, Layer] | None = None,
+        availability: AvailabilityPolicy = AvailabilityPolicy(),  # noqa: B008 — the same.
+        directory: Path | None = None,
     ) -> None:
         self._journal = journal
         self._log = log
@@ -125,6 +137,20 @@ class Coordinator:
             queue_max=limits.queue_max,
             append_ms_max=limits.append_ms_max,
         )
+        self.availability: Availability | None = None
+        if layers:
+            self.availability = Availability(
+                layers,
+                directory,
+                journal,
+                SigningKey.from_secret(secret, Domain.PUBLISHER),
+                availability,
+                clock,
+                log,
+                self.metrics,
+                available_ms_max=limits.available_ms_max,
+            )
+        self._acknowledgement = availability.acknowledgement
         self.bindings = Bindings(clock, log)
         self._chronicle = Chronicle(lambda: self.writer.state, self._beats, self._observations, log, self.metrics)
         self._pools = PoolNodes(
@@ -188,6 +214,10 @@ class Coordinator:
             asyncio.create_task(self.writer.run(), name="writer"),
             asyncio.create_task(self._sweep_on(), name="sweep"),
         ]
+        if self.availability is not None:
+            assert state.ledger is not None, "a log that was opened has a ledger"
+            self.writer.ship_with(self.availability.shipper)
+            self._tasks.append(await self.availability.begin(state.marks.position, state.ledger.cluster_id))
         self._log.info("log followed", position=state.marks.position, nodes=len(state.nodes), writer=self._name)
 
     def drain(self) -> None:
@@ -200,9 +230,11 @@ class Coordinator:
         self.drain()
         self.writer.close()
         if self._tasks:
-            writing, sweeping = self._tasks
+            writing, sweeping = self._tasks[:2]
             sweeping.cancel()
             await asyncio.wait({writing, sweeping})
+        if self.availability is not None:
+            await self.availability.stop()
         await self._journal.close()
 
     async def failed(self) -> None:
@@ -242,7 +274,8 @@ class Coordinator:
         """Who answers what, by the route table's operations."""
         writer, beats, changes = self.writer, self._beats, self._changes
         placing = Placing(writer, self._roster, self._observations)
-        clusters = Clusters(writer, beats, __version__)
+        clusters = Clusters(writer, beats)
+        doors = LayerDoors(writer, self.availability, self._clock, self._acknowledgement, __version__)
         endpoints = Endpoints(writer)
         regions = Regions(writer, beats, changes)
         objects = Objects(writer, self.healer, self._roster)
@@ -254,7 +287,19 @@ class Coordinator:
             "register_node": clusters.join,
             "remove_node": clusters.leave,
             "show_page": clusters.show_page,
-            "show_health": clusters.show_health,
+            "show_health": doors.show_health,
+            "show_ready": doors.show_ready,
+            "show_system_info": doors.show_system_info,
+            "post_blob": doors.post_blob,
+            "show_blob": doors.show_blob,
+            "show_da_metrics": doors.show_metrics,
+            "show_da_routing": doors.show_routing,
+            "show_fallback_status": doors.show_status,
+            "list_fallback_pending": doors.list_fallback_pending,
+            "reconcile": doors.reconcile,
+            "compare_layers": doors.compare,
+            "show_ledger": doors.show_ledger,
+            "list_pending": doors.list_pending,
             "register_endpoint": endpoints.register,
             "show_endpoint": endpoints.show,
             "list_endpoints": endpoints.show_all,

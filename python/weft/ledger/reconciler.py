@@ -212,7 +212,7 @@ class Reconciler:
         """The bytes, from the fallback that took them or from any other layer that has them."""
         try:
             return await self._router.get_from(source, commitment)
-        except (LayerFailed, KeyError):
+        except LayerFailed:
             return await self._router.get(commitment)
 
     async def _note_failure(self, blob: PendingBlob, error: LayerFailed, done: _Pass) -> None:

@@ -73,6 +73,10 @@ class Router:
         """The largest blob every layer takes, so that whatever one of them keeps can be brought to the others."""
         return min((layer.blob_bytes_max for layer in self._layers.values()), default=0)
 
+    def has(self, role: Role) -> bool:
+        """Whether a layer is configured."""
+        return role in self._layers
+
     async def store(
         self, blob: bytes, choose: Choose, *, position: Position | None = None, within_ms: int | None = None
     ) -> Placed:
@@ -132,7 +136,9 @@ class Router:
 
     async def get_from(self, role: Role, commitment: Commitment) -> bytes:
         """A blob from one layer, verified and within a deadline."""
-        layer = self._layers[role]
+        layer = self._layers.get(role)
+        if layer is None:
+            raise NoLayer(f"no {role.value} layer is configured")
         try:
             async with asyncio.timeout(REQUEST_MS_MAX / 1_000):
                 blob = await layer.get(commitment)
@@ -155,7 +161,7 @@ class Router:
         handed_over = False
         try:
             receipt = await self._put(role, blob, commitment)
-            tracking = asyncio.ensure_future(self._track(role, commitment, len(blob), position))
+            tracking = asyncio.ensure_future(self._land(role, commitment, len(blob), position))
             handed_over = True
             self._tracking.add(tracking)
             tracking.add_done_callback(self._tracking.discard)
@@ -166,6 +172,13 @@ class Router:
                 self.in_flight -= 1
         self._remember(commitment, role)
         return receipt
+
+    async def track(self, role: Role, commitment: Commitment, size_bytes: int, position: Position | None) -> None:
+        """A fallback has a blob: put it on the pending list."""
+        try:
+            await self._pending.add(commitment, role, self._clock.now_ms(), size_bytes, position)
+        finally:
+            self._board.count_pending(self._pending.count, self._pending.stuck_count)
 
     async def scan_on(self, role: Role, see: Callable[[Commitment, int, bytes], None]) -> None:
         """Read a layer on from where it was read last, to its end. Raises `LayerFailed`; what was seen was seen."""
@@ -234,12 +247,11 @@ class Router:
             )
         return receipt
 
-    async def _track(self, role: Role, commitment: Commitment, size_bytes: int, position: Position | None) -> None:
+    async def _land(self, role: Role, commitment: Commitment, size_bytes: int, position: Position | None) -> None:
         try:
-            await self._pending.add(commitment, role, self._clock.now_ms(), size_bytes, position)
+            await self.track(role, commitment, size_bytes, position)
         finally:
             self.in_flight -= 1
-            self._board.count_pending(self._pending.count, self._pending.stuck_count)
 
     async def _order_of(self, commitment: Commitment) -> list[Role]:
         """The layers in the order in which they are worth asking: those known to have it, then those that are well."""
