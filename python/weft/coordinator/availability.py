@@ -56,7 +56,16 @@ class Availability:
         self.board = Board(names, policy.thresholds, clock, log, metrics, **counts)
         self.monitor = Monitor(self.layers, self.board, policy.thresholds, policy.interval_ms, log)
         self.router = Router(self.layers, self.board, self.pending, clock, self.monitor.hurry)
-        self.reconciler = Reconciler(self.router, self.board, self.pending, policy.reconcile, clock, log, metrics)
+        self.reconciler = Reconciler(
+            self.router,
+            self.board,
+            self.pending,
+            policy.reconcile,
+            clock,
+            log,
+            metrics,
+            lambda: self.monitor.look(Role.PRIMARY),
+        )
         self.shipper = Shipper(
             self.router,
             self.board,

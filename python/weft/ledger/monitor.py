@@ -19,8 +19,8 @@ from weft.model.errors import WeftError
 from weft.model.policy import PROBE_MS_MAX
 from weft.telemetry import Log
 
-_SLACK_MS: Final = 600
-"""What all checks of an outage together may take beyond their intervals; the rest of the second is the put's."""
+_SLACK_MS: Final = 800
+"""What the checks of an outage together may take beyond threshold times interval; the rest of a second is the put's."""
 
 
 class Monitor:
@@ -64,8 +64,9 @@ class Monitor:
 
     def patience_ms(self, role: Role) -> int:
         """How long a check of a layer may take now."""
-        quick_ms = min(PROBE_MS_MAX, self._interval_ms + _SLACK_MS // self._thresholds.failures)
-        would_tip = role is not Role.PRIMARY or self._board.now.watched.failures + 1 >= self._thresholds.failures
+        failures = self._thresholds.failures
+        quick_ms = min(PROBE_MS_MAX, (self._interval_ms * (failures - 1) + _SLACK_MS) // failures)
+        would_tip = role is not Role.PRIMARY or self._board.now.watched.failures + 1 >= failures
         return quick_ms if would_tip else max(quick_ms, self._interval_ms)
 
     async def _watch(self, role: Role) -> None:

@@ -15,7 +15,7 @@ looks at.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -79,7 +79,10 @@ class Reconciler:
         clock: Clock,
         log: Log,
         metrics: Metrics,
+        check: Callable[[], Awaitable[None]],
     ) -> None:
+        """`check` looks at the primary and tells the board, before its turn."""
+        self._check = check
         self._router = router
         self._board = board
         self._pending = pending
@@ -168,6 +171,8 @@ class Reconciler:
         brought: list[str] = []
         try:
             for start in range(0, len(batch), at_once):
+                if not self._may_go_on():
+                    break
                 part = [
                     blob for blob in batch[start : start + at_once] if blob.position is None or not done.is_log_held
                 ]
@@ -216,11 +221,15 @@ class Reconciler:
             return await self._router.get(commitment)
 
     async def _note_failure(self, blob: PendingBlob, error: LayerFailed, done: _Pass) -> None:
-        is_stuck = blob.retry_count + 1 > self._policy.max_retries
-        await self._pending.note_failure(blob.commitment, spell_failure(error), is_stuck=is_stuck)
         done.failed += 1
         if len(done.errors) < RECONCILE_ERRORS_MAX:
             done.errors.append(f"{blob.commitment}: {spell_failure(error)}")
+        # A primary that is gone fails every blob. That is no blob's fault, and none may be stuck for it.
+        await self._check()
+        if not self._may_go_on():
+            return
+        is_stuck = blob.retry_count + 1 > self._policy.max_retries
+        await self._pending.note_failure(blob.commitment, spell_failure(error), is_stuck=is_stuck)
         done.is_log_held = done.is_log_held or (blob.position is not None and not is_stuck)
         self._blobs.add(1, "stuck" if is_stuck else "failed")
         if is_stuck:

@@ -108,6 +108,8 @@ class Router:
                 last = error
             except LayerFailed as error:
                 last = error
+            if choose(self._board.now) is not role:
+                continue
             if role is not Role.PRIMARY:
                 self._hurry(role)
             await self._board.change(min(PUT_AGAIN_MS / 1_000, max(0.0, ends_s - loop.time())))
