@@ -76,6 +76,14 @@ def verify(public: PublicKey, domain: Domain, message: bytes, signature: bytes) 
     )
 
 
+def validator_statement(cluster: PublicKey, commitment: str, validator_id: str) -> bytes:
+    """What a validator signs when it keeps a blob: for which cluster, which blob, and as whom it speaks.
+
+    A cluster is named by the key it publishes with, which a machine that knows the secret and nothing else knows too.
+    """
+    return b"".join((cluster, bytes.fromhex(commitment), validator_id.encode()))
+
+
 def parse_public_key(text: str) -> PublicKey | None:
     """A public key as people write it, 64 hex digits, or None when it is not one."""
     try:
@@ -86,7 +94,8 @@ def parse_public_key(text: str) -> PublicKey | None:
 
 
 def derive_seed(secret: bytes, info: bytes) -> bytes:
-    """32 bytes that follow from a secret and a purpose and tell nothing of either: one block of HKDF-SHA256, RFC 5869."""
+    """32 bytes that follow from a secret and a purpose and tell nothing of either: one block of HKDF-SHA256."""
+    # RFC 5869. The salt is the same for everybody: the secret alone has to be unknown.
     extracted = hmac.digest(_SALT, secret, hashlib.sha256)
     return hmac.digest(extracted, info + b"\x01", hashlib.sha256)
 

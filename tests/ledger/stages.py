@@ -1,15 +1,27 @@
 """Layers on a stage: each opened as it is in life, with a way to take it away, bring it back and do it harm."""
 
+import asyncio
+import contextlib
+import io
 import os
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 from weft.ledger.layer import Commitment, Layer
-from weft.ledger.layers import MemoryLayer
+from weft.ledger.layers import EmergencyLayer, HttpxHttp, MemoryLayer
+from weft.ledger.layers.ports import Answer
+from weft.model.errors import Disconnected
+from weft.serve import Gate
+from weft.serve.server import Server, bind
+from weft.telemetry import Log
 from weft.testing.faults import Fault
+from weft.witness.log import BlobLog
+from weft.witness.service import Witness
+from weft.witness.shelf import Shelf
 
 
 class Stage(Protocol):
@@ -58,12 +70,130 @@ class MemoryStage:
         self.layer.fails_after = Fault.after(0)
 
 
-STAGES = ["memory"]
+class LossyHttp(HttpxHttp):
+    """The real way over loopback, which can lose an answer that has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loses: Fault | None = None
+
+    async def send(self, method: str, url: str, **rest: object) -> Answer:
+        answer = await super().send(method, url, **rest)  # type: ignore[arg-type]
+        if method in ("PUT", "POST") and self.loses is not None and self.loses.strikes():
+            raise Disconnected(f"the connection to {url} ended", url=url)
+        return answer
+
+
+class QuietServer(Server):
+    """A server inside a test: the test's signals are the test's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Running:
+    """An ASGI application on a port of its own, which it gets again when it comes back."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._server: QuietServer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self, app: object) -> None:
+        self._listener = bind("127.0.0.1", self.port)
+        self.port = self._listener.getsockname()[1]
+        listening = asyncio.Event()
+        self._server = QuietServer(app, listening.set, lambda: None)  # type: ignore[arg-type]
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        await listening.wait()
+
+    async def stop(self) -> None:
+        if self._server is None or self._task is None or self._listener is None:
+            return
+        self._server.should_exit = self._server.force_exit = True
+        await self._task
+        self._listener.close()
+        self._server = None
+
+
+class WitnessStage:
+    """A real witness over loopback. Taking it away ends it; bringing it back opens its directory again."""
+
+    def __init__(self, directory: Path, *, key: object = None, name: str = "") -> None:
+        self.directory = directory
+        self.running = Running()
+        self._key, self._name = key, name
+        self._shelf: Shelf | None = None
+
+    async def start(self) -> None:
+        self._shelf = Shelf(BlobLog(self.directory))
+        log = Log(io.StringIO(), lambda: 0)
+        witness = Witness(self._shelf, Gate(["token"]), SystemRandom(), log, key=self._key, name=self._name)  # type: ignore[arg-type]
+        await self.running.start(witness.app)
+
+    async def stop(self) -> None:
+        await self.running.stop()
+        if self._shelf is not None:
+            await self._shelf.close()
+            self._shelf = None
+
+    def damage(self, commitment: Commitment) -> None:
+        assert self._shelf is not None
+        entry = self._shelf.log.found(commitment)
+        assert entry is not None
+        with self._shelf.log.path.open("r+b") as file:
+            file.seek(entry.offset)
+            (byte,) = file.read(1)
+            file.seek(entry.offset)
+            file.write(bytes([byte ^ 1]))
+
+
+class EmergencyStage:
+    def __init__(self, directory: Path) -> None:
+        self.witness = WitnessStage(directory / "emergency")
+        self.http = LossyHttp()
+
+    async def open(self) -> None:
+        await self.witness.start()
+        self.layer = EmergencyLayer(self.http, SystemClock(), self.witness.running.url, "token", timeout_ms=5_000)
+
+    async def close(self) -> None:
+        await self.layer.close()
+        await self.http.close()
+        await self.witness.stop()
+
+    async def take_away(self) -> None:
+        await self.witness.stop()
+
+    async def bring_back(self) -> None:
+        await self.witness.start()
+
+    async def damage(self, commitment: Commitment) -> None:
+        self.witness.damage(commitment)
+
+    async def lose_next_answer(self) -> None:
+        self.http.loses = Fault.after(0)
+
+
+STAGES = ["memory", "emergency"]
 
 
 @asynccontextmanager
 async def open_stage(name: str, directory: Path) -> AsyncIterator[Stage]:
     if name == "memory":
-        stage = MemoryStage()
+        memory = MemoryStage()
+        yield memory
+        await memory.layer.close()
+        return
+    stage = {"emergency": EmergencyStage}[name](directory)
+    await stage.open()
+    try:
         yield stage
-        await stage.layer.close()
+    finally:
+        await stage.close()

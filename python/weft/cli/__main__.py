@@ -10,7 +10,7 @@ from weft.cli.join import join
 from weft.cli.nodes import node
 from weft.cli.object import get, objects, put
 from weft.cli.placing import placement, schedule
-from weft.cli.process import coordinator
+from weft.cli.process import coordinator, witness
 from weft.cli.region import region
 from weft.cli.status import status
 
@@ -21,7 +21,22 @@ def weft() -> None:
     """Weft pools the memory of ordinary machines."""
 
 
-for command in (coordinator, node, status, region, join, doctor, demo, placement, schedule, events, put, get, objects):
+for command in (
+    coordinator,
+    witness,
+    node,
+    status,
+    region,
+    join,
+    doctor,
+    demo,
+    placement,
+    schedule,
+    events,
+    put,
+    get,
+    objects,
+):
     weft.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""`weft coordinator` and `weft node`: this process becomes the one that is asked for, with the flags as given.
+"""`weft coordinator`, `weft witness` and `weft node`: this process becomes the one asked for, with the flags as given.
 
 The flags are defined once, by the process that takes them, so that `weft node --help` and `python -m weft.agent --help`
 cannot differ. It is an exec and not a child: what supervises `weft node` supervises the node, signals included.
@@ -17,6 +17,13 @@ _PASS_EVERYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "a
 def coordinator(context: click.Context) -> None:
     """Run the coordinator: it keeps who is in the cluster and what each one holds."""
     _become("weft.coordinator", context.args)
+
+
+@click.command(context_settings=_PASS_EVERYTHING, add_help_option=False, short_help="Run a server that keeps blobs.")
+@click.pass_context
+def witness(context: click.Context) -> None:
+    """Run a witness, `emergency` or `validator`: it keeps copies of the log."""
+    _become("weft.witness", context.args)
 
 
 class _NodeCommand(click.Group):

@@ -37,6 +37,7 @@ from weft.config.process import (
     split_address,
     split_tokens,
 )
+from weft.config.witness import WitnessSettings, read_witness_settings
 
 __all__ = [
     "HEARTBEAT_S",
@@ -51,6 +52,7 @@ __all__ = [
     "Profile",
     "QuorumSettings",
     "ValidatorSettings",
+    "WitnessSettings",
     "client_token",
     "coordinator_url",
     "count_of",
@@ -66,6 +68,7 @@ __all__ = [
     "read_profile",
     "read_token_file",
     "read_tokens",
+    "read_witness_settings",
     "split_address",
     "split_tokens",
 ]

@@ -19,12 +19,12 @@ import uvloop
 from weft.config import CoordinatorSettings, join_address, read_coordinator_settings
 from weft.coordinator.app import Coordinator, Limits
 from weft.coordinator.handoffs import HandoffWatch
-from weft.coordinator.server import Server, bind
 from weft.coordinator.tokens import TokenFile
 from weft.core.placement import Strategy
 from weft.handoff import HandoffDirectory, process_is_alive
 from weft.ledger import Journal, MemoryJournal, SqliteJournal
 from weft.model.errors import JournalLocked, Misconfigured, WeftError
+from weft.serve.server import Server, bind
 from weft.telemetry import Log, LogBridge
 
 

@@ -6,10 +6,11 @@ the commitment from the cursor it remembers, before it puts again. What if a blo
 or gives it back twice and the reader, who goes by commitments, does not mind.
 """
 
-import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, NewType, Protocol
+
+from weft.model.canonical import sha3_hex
 
 Commitment = NewType("Commitment", str)
 """The SHA3-256 of a blob, 64 hex digits."""
@@ -20,7 +21,7 @@ Cursor = NewType("Cursor", str)
 
 def commit_to(blob: bytes) -> Commitment:
     """The commitment of a blob."""
-    return Commitment(hashlib.sha3_256(blob).hexdigest())
+    return Commitment(sha3_hex(blob))
 
 
 class Receipt(NamedTuple):

@@ -400,6 +400,17 @@ LAYER_SLOW_MS = _number(
 LAYER_SCAN_BLOBS_MAX = _number(
     "LAYER_SCAN_BLOBS_MAX", 256, "blobs", 1, 4_096, "what one scan gives back, half a gigabyte at the very worst"
 )
+LAYER_LIST_MAX = _number(
+    "LAYER_LIST_MAX", 1_000, "blobs", 1, 65_536, "one page of a server's list, about 150 KB; the next begins after it"
+)
+WITNESS_WAITING_MAX = _number(
+    "WITNESS_WAITING_MAX",
+    64,
+    "blobs",
+    1,
+    1_024,
+    "put and not yet on the disk, 128 MB at the very worst",
+)
 LAYER_CONNECTIONS_MAX = _number(
     "LAYER_CONNECTIONS_MAX", 64, "connections", 1, 1_024, "a put to each of some dozen validators, and reads beside it"
 )

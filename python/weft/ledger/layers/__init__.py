@@ -1,5 +1,7 @@
 """Availability layers: places that keep copies of the log and outlive the journal."""
 
+from weft.ledger.layers.emergency import EmergencyLayer
 from weft.ledger.layers.memory import MemoryLayer
+from weft.ledger.layers.network import HttpxHttp
 
-__all__ = ["MemoryLayer"]
+__all__ = ["EmergencyLayer", "HttpxHttp", "MemoryLayer"]
