@@ -4,6 +4,7 @@ Nothing else reads the environment. A wrong setting stops the process at its sta
 variable. The seeds' own names come first; what they lack is prefixed WEFT_.
 """
 
+from weft.config.availability import read_availability_policy
 from weft.config.layers import (
     CelestiaSettings,
     EmergencySettings,
@@ -61,6 +62,7 @@ __all__ = [
     "is_loopback",
     "is_set",
     "join_address",
+    "read_availability_policy",
     "read_coordinator_settings",
     "read_layer_settings",
     "read_profile",

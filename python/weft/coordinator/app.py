@@ -5,6 +5,8 @@ simulator.
 """
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 from starlette.types import ASGIApp
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp
 from weft import __version__
 from weft.api.routes import ROUTES
 from weft.coordinator.attachments import Attachments
+from weft.coordinator.availability import Availability
 from weft.coordinator.beating import Beating
 from weft.coordinator.beats import Beats
 from weft.coordinator.bindings import Bindings
@@ -23,6 +26,7 @@ from weft.coordinator.endpoints import Endpoints
 from weft.coordinator.following import answer_from_state
 from weft.coordinator.healer import Healer
 from weft.coordinator.jobs import Jobs
+from weft.coordinator.layerdoors import LayerDoors
 from weft.coordinator.leases import Leases
 from weft.coordinator.numbers import Numbers
 from weft.coordinator.objects import Objects
@@ -42,12 +46,15 @@ from weft.coordinator.writer import Writer
 from weft.core.liveness import Patience
 from weft.core.placement import Strategy
 from weft.ledger import Journal, SharedJournal
+from weft.ledger.layer import Layer
 from weft.ledger.snapshot import SnapshotFolder
+from weft.model.availability import AvailabilityPolicy, Role
 from weft.model.errors import Failed
 from weft.model.grant import grant_key
 from weft.model.ids import RequestId
 from weft.model.policy import (
     ATTACH_MS_MAX,
+    AVAILABLE_MS_MAX,
     JOURNAL_KEPT_BATCHES,
     LEASE_MS,
     NODE_LOST_MS,
@@ -76,6 +83,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     attach_ms_max: int = ATTACH_MS_MAX
     append_ms_max: int = REQUEST_MS_MAX
+    available_ms_max: int = AVAILABLE_MS_MAX
     lease_ms: int = LEASE_MS
     node_silent_ms: int = NODE_SILENT_MS
     node_lost_ms: int = NODE_LOST_MS
@@ -109,6 +117,9 @@ class Coordinator:
         shared: SharedJournal | None = None,
         address: str = "",
         snapshots: SnapshotFolder | None = None,
+        layers: Mapping[Role, Layer] | None = None,
+        availability: AvailabilityPolicy = AvailabilityPolicy(),  # noqa: B008 — the same.
+        directory: Path | None = None,
     ) -> None:
         """`shared` is the journal once more where other coordinators reach it, and `address` is where they reach us."""
         self._journal = journal
@@ -144,6 +155,20 @@ class Coordinator:
             queue_max=limits.queue_max,
             append_ms_max=limits.append_ms_max,
         )
+        self.availability: Availability | None = None
+        if layers:
+            self.availability = Availability(
+                layers,
+                directory,
+                journal,
+                SigningKey.from_secret(secret, Domain.PUBLISHER),
+                availability,
+                clock,
+                log,
+                self.metrics,
+                available_ms_max=limits.available_ms_max,
+            )
+        self._acknowledgement = availability.acknowledgement
         self.bindings = Bindings(clock, log)
         self._chronicle = Chronicle(lambda: self.writer.state, self._beats, self._observations, log, self.metrics)
         self._pools = PoolNodes(
@@ -185,6 +210,8 @@ class Coordinator:
         )
         publisher = SigningKey.from_secret(secret, Domain.PUBLISHER).public
         self.rebuilding = Rebuilding(self.writer, journal, self.snapshots, clock, publisher)
+        if self.availability is not None:
+            self.rebuilding.know({layer.name: layer for layer in self.availability.layers.values()})
         service = Service(
             routes=ROUTES,
             handlers=answer_from_state(self._handlers(grant_key(secret)), self.writer, frozenset()),
@@ -212,6 +239,7 @@ class Coordinator:
                 on_followed=lambda: self._beats.excuse(_UNHEARD_MS),
                 lease_ms=limits.term_lease_ms,
             )
+        self._reigning = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -240,6 +268,11 @@ class Coordinator:
         ]
         if self._terms is not None:
             self._tasks.append(asyncio.create_task(self._terms.run(), name="terms"))
+        if self.availability is not None:
+            if self.writer.reigns:
+                self._tasks.append(await self._begin_shipping(self.availability))
+            else:
+                self._tasks.append(asyncio.create_task(self._ship_once_reigning(self.availability), name="shipping"))
         self._log.info("log followed", position=state.marks.position, nodes=len(state.nodes), writer=self._name)
 
     def drain(self) -> None:
@@ -254,7 +287,9 @@ class Coordinator:
         if self._tasks:
             for task in self._tasks[1:]:
                 task.cancel()
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks[:2])
+        if self.availability is not None:
+            await self.availability.stop()
         if self._terms is not None:
             await self._terms.leave()
         await self.snapshots.end()
@@ -271,6 +306,24 @@ class Coordinator:
         """This coordinator reigns from now on, and has heard nobody: every node and every lease begins anew."""
         self._beats.excuse(_UNHEARD_MS)
         self._leases.renew_all(self.writer.state.attachments.keys())
+        if self.availability is not None:
+            # Before the first command: no answer may say less than it means.
+            self.writer.ship_with(self.availability.shipper)
+        self._reigning.set()
+
+    async def _begin_shipping(self, availability: Availability) -> "asyncio.Task[None]":
+        """The writer ships the log, and only the writer: others would put every batch once more."""
+        state = self.writer.state
+        assert state.ledger is not None, "a log that was opened has a ledger"
+        self.writer.ship_with(availability.shipper)
+        return await availability.begin(state.marks.position, state.ledger.cluster_id)
+
+    async def _ship_once_reigning(self, availability: Availability) -> None:
+        await self._reigning.wait()
+        shipping = await self._begin_shipping(availability)
+        # Waited for and not awaited: when this is cancelled, what was committed is still shipped.
+        await asyncio.wait({shipping})
+        shipping.result()
 
     async def _sweep_on(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), self._limits.sweep_ms / 1_000
@@ -307,7 +360,8 @@ class Coordinator:
         """Who answers what, by the route table's operations."""
         writer, beats, changes = self.writer, self._beats, self._changes
         placing = Placing(writer, self._roster, self._observations)
-        clusters = Clusters(writer, beats, __version__)
+        clusters = Clusters(writer, beats)
+        doors = LayerDoors(writer, self.availability, self._clock, self._acknowledgement, __version__)
         endpoints = Endpoints(writer)
         regions = Regions(writer, beats, changes)
         objects = Objects(writer, self.healer, self._roster)
@@ -319,7 +373,19 @@ class Coordinator:
             "register_node": clusters.join,
             "remove_node": clusters.leave,
             "show_page": clusters.show_page,
-            "show_health": clusters.show_health,
+            "show_health": doors.show_health,
+            "show_ready": doors.show_ready,
+            "show_system_info": doors.show_system_info,
+            "post_blob": doors.post_blob,
+            "show_blob": doors.show_blob,
+            "show_da_metrics": doors.show_metrics,
+            "show_da_routing": doors.show_routing,
+            "show_fallback_status": doors.show_status,
+            "list_fallback_pending": doors.list_fallback_pending,
+            "reconcile": doors.reconcile,
+            "compare_layers": doors.compare,
+            "show_ledger": doors.show_ledger,
+            "list_pending": doors.list_pending,
             "register_endpoint": endpoints.register,
             "show_endpoint": endpoints.show,
             "list_endpoints": endpoints.show_all,

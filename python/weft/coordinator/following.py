@@ -27,6 +27,7 @@ FROM_STATE: Final = frozenset(
         "show_scheduler_config",
         "show_state",
         "show_storage_node",
+        "show_system_info",
         "rebuild_state",
         "watch_events",
     }

@@ -16,7 +16,7 @@ newer term may have begun without its knowing? It reads the tail before it answe
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from weft.coordinator.ports import Clock, Random
 from weft.coordinator.repeats import Answer, Cause, RepeatWindow, spell_cause
@@ -56,6 +56,26 @@ PUBLISHER: Final = "coordinator"
 """Whose count the events' sequence numbers are. There is one publisher while there is one coordinator."""
 
 Listener = Callable[[Draft, list[Event]], None]
+
+
+class Shipping(Protocol):
+    """What makes a committed batch available, and says when it is."""
+
+    def check(self) -> None:
+        """Raise `NoLayer` when no write can be made available now."""
+        ...
+
+    async def has_room(self, within_ms: int) -> bool:
+        """Wait until another batch may be committed, so long at most; says whether it may."""
+        ...
+
+    def offer(self, sealed: SealedBatch) -> None:
+        """A batch was committed and merged."""
+        ...
+
+    async def reached(self, position: Position) -> None:
+        """Return when a position is available. Raises `NotAvailableYet`."""
+        ...
 
 
 class Pending:
@@ -113,6 +133,7 @@ class Writer:
         self._queue_max = queue_max
         self._append_s_max = append_ms_max / 1_000
         self._wake = asyncio.Event()
+        self._shipping: Shipping | None = None
         self._closing = False
         self._term = Term(0)
         self._doubted = False
@@ -163,6 +184,10 @@ class Writer:
             for cause, answer in self._repeats.items()
             if answer.events and answer.position <= self.state.marks.position
         ]
+
+    def ship_with(self, shipping: Shipping) -> None:
+        """From now on an answer waits until its batch is available, and a batch until there is room for it."""
+        self._shipping = shipping
 
     async def open(self, writer: str) -> None:
         """Live through the log, then begin a term in it. Raises `JournalFailed` when the log cannot be followed."""
@@ -218,11 +243,21 @@ class Writer:
         self._wake.set()
 
     async def submit(self, command: Command, cause: Cause) -> Answer:
-        """Have a command decided, and wait until what it became is committed.
+        """Have a command decided, and wait until what it became is committed; available, where layers are configured.
 
         Raises `Rejected` when it was refused, and `Unavailable` when the queue is full or the journal does not keep
         up. After `Unavailable` for the journal's sake the outcome is open; repeating the request under its id is safe.
+        `NoLayer` says that nothing happened, `NotAvailableYet` that it did and waits for a layer.
         """
+        if self._shipping is None:
+            return await self._submit(command, cause)
+        self._shipping.check()
+        answer = await self._submit(command, cause)
+        # An answer of old, or one that nothing had to be done for, rests on what was committed before it: it waits too.
+        await self._shipping.reached(answer.position)
+        return answer
+
+    async def _submit(self, command: Command, cause: Cause) -> Answer:
         if self._closing:
             raise Unavailable("the coordinator is stopping; try again", reason="stopping")
         if not self.reigns:
@@ -253,6 +288,10 @@ class Writer:
             if not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
+                continue
+            if self._shipping is not None and not await self._shipping.has_room(int(self._append_s_max * 1_000)):
+                refused, self._queue = list(self._queue), deque()
+                self._refuse_all(refused, "no availability layer has taken the last batches yet")
                 continue
             waiting = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COMMANDS_MAX))]
             await self._write(waiting)
@@ -420,6 +459,8 @@ class Writer:
 
     def _merge(self, draft: Draft, sealed: SealedBatch) -> None:
         self.state.merge(draft)
+        if self._shipping is not None:
+            self._shipping.offer(sealed)
         events = [entry.event for entry in sealed.batch.entries]
         for listener in self._listeners:
             listener(draft, events)

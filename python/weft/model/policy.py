@@ -364,6 +364,63 @@ WATCHERS_MAX = _number(
 )
 
 # Availability layers.
+PROBE_MS_MAX = _number(
+    "PROBE_MS_MAX", 800, "ms", 10, 60_000, "the check that tips the balance; with it an outage shows within a second"
+)
+AVAILABLE_MS_MAX = _number(
+    "AVAILABLE_MS_MAX", 25_000, "ms", 100, 60_000, "an answer waits for a layer so long: two blocks of a slow chain"
+)
+PUT_AGAIN_MS = _number(
+    "PUT_AGAIN_MS", 250, "ms", 10, 60_000, "between two tries of a put; a layer that stumbled has often caught itself"
+)
+SHIPPED_AHEAD_BATCHES_MAX = _number(
+    "SHIPPED_AHEAD_BATCHES_MAX",
+    2,
+    "batches",
+    1,
+    1_024,
+    "committed and not yet available: one on its way, one behind it; more would make batches smaller and waits longer",
+)
+SHIPPED_NOTE_BATCHES = _number(
+    "SHIPPED_NOTE_BATCHES",
+    64,
+    "batches",
+    1,
+    65_536,
+    "how often it is noted how far the primary is; a restart looks so many batches up again",
+)
+CONSISTENCY_BATCHES_MAX = _number(
+    "CONSISTENCY_BATCHES_MAX", 256, "batches", 1, 65_536, "of the log's end, looked up in the primary for one report"
+)
+BLOBS_AT_ONCE_MAX = _number(
+    "BLOBS_AT_ONCE_MAX", 32, "blobs", 1, 1_024, "posts on their way to a layer; each is held in memory, 64 MiB in all"
+)
+ALIASES_MAX = _number(
+    "ALIASES_MAX", 16_384, "commitments", 16, 10**6, "whose layer is remembered; any other is looked for in each"
+)
+SETTLED_KEPT_MAX = _number(
+    "SETTLED_KEPT_MAX", 10_000, "blobs", 16, 10**6, "once pending; the consistency report compares them on both sides"
+)
+CONSISTENCY_BLOBS_MAX = _number(
+    "CONSISTENCY_BLOBS_MAX", 1_000, "blobs", 1, 65_536, "compared in one report, newest first"
+)
+PENDING_PAGE_MAX = _number(
+    "PENDING_PAGE_MAX",
+    1_000,
+    "blobs",
+    1,
+    65_536,
+    "pending blobs in one answer, the oldest first; a count says how many",
+)
+RECONCILE_BACKOFF_MS_MAX = _number(
+    "RECONCILE_BACKOFF_MS_MAX", 60_000, "ms", 100, 3_600_000, "the longest pause between two tries to reconcile"
+)
+RECONCILE_ERRORS_MAX = _number(
+    "RECONCILE_ERRORS_MAX", 100, "sentences", 1, 10_000, "of one report; the list itself has each blob's last"
+)
+RECONCILE_PARALLEL_MAX = _number(
+    "RECONCILE_PARALLEL_MAX", 8, "blobs", 1, 256, "of one batch on their way to the primary at once"
+)
 LAYER_BLOB_BYTES_MAX = _number(
     "LAYER_BLOB_BYTES_MAX",
     2 * MIB,

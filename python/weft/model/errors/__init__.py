@@ -10,7 +10,7 @@
     │   │                            CapacityExceeded · NotYet · PositionAhead · ObjectConflict
     │   ├── Gone                     WorkerReset · PositionCompacted
     │   ├── Invalid                  MalformedJson · InvalidField · BadAddress · BodyTooLarge · MethodNotAllowed
-    │   │                            UnsupportedMedia · BadArgument (a ValueError too)
+    │   │                            UnsupportedMedia · BadHex · BadArgument (a ValueError too)
     │   ├── Unauthorized             MissingToken · BadToken
     │   ├── Misconfigured · BadSignature
     │   └── RefusedByPeer            BadFrame · UnsupportedVersion · WrongCluster · WrongSecret · NotAuthenticated
@@ -27,7 +27,7 @@
     │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged · JournalTrimmed · BatchTooLarge
     │   ├── SnapshotFailed           SnapshotDamaged
     │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · BlobForeign
-    │                                NoLayer
+    │                                NoLayer · NotAvailableYet · PrimaryUnhealthy · ReconciliationFailed · PendingFailed
     └── Broken                       an invariant does not hold; nothing should catch it
 
 A class exists where a caller does something different. `code` is stable and for programs; `temporary` says whether

@@ -1,6 +1,6 @@
 """What journals and availability layers say."""
 
-from weft.model.errors.tree import Failed
+from weft.model.errors.tree import Failed, Invalid
 
 
 class JournalFailed(Failed):
@@ -103,3 +103,33 @@ class NoLayer(LayerFailed):
     """No availability layer can take a write now: each is unhealthy or none is configured."""
 
     code = "DA_UNAVAILABLE"
+
+
+class NotAvailableYet(LayerFailed):
+    """What was asked is committed, and no availability layer holds it yet. It will be put. Facts: position."""
+
+    code = "DA_NOT_AVAILABLE_YET"
+
+
+class PrimaryUnhealthy(LayerFailed):
+    """Nothing can be reconciled while the primary layer is out. Facts: standing."""
+
+    code = "DA_PRIMARY_UNHEALTHY"
+
+
+class ReconciliationFailed(LayerFailed):
+    """Reconciling ended before the first blob. Facts: report."""
+
+    code = "reconciliation_failed"
+
+
+class PendingFailed(LayerFailed):
+    """The list of pending blobs could not be read or written. Facts: path."""
+
+    code = "DA_PENDING_FAILED"
+
+
+class BadHex(Invalid):
+    """A field is not hexadecimal digits, or not as many as it should be. Facts: field."""
+
+    code = "BAD_HEX"
