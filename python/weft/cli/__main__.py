@@ -7,6 +7,7 @@ from weft.cli.demo.command import demo
 from weft.cli.doctor.command import doctor
 from weft.cli.events import events
 from weft.cli.join import join
+from weft.cli.ledger.command import ledger
 from weft.cli.nodes import node
 from weft.cli.object import get, objects, put
 from weft.cli.placing import placement, schedule
@@ -36,6 +37,7 @@ for command in (
     put,
     get,
     objects,
+    ledger,
 ):
     weft.add_command(command)
 

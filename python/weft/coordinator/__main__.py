@@ -16,9 +16,12 @@ import time
 
 import uvloop
 
-from weft.config import CoordinatorSettings, join_address, read_coordinator_settings
+from weft.config import CoordinatorSettings, join_address, read_coordinator_settings, read_layer_settings
 from weft.coordinator.app import Coordinator, Limits
 from weft.coordinator.handoffs import HandoffWatch
+from weft.coordinator.layers import choose_layers, open_layers
+from weft.coordinator.rebuilding import JOURNAL
+from weft.coordinator.restoring import restore_from_journal, restore_from_layers, told_now_and_then
 from weft.coordinator.tokens import TokenFile
 from weft.core.placement import Strategy
 from weft.handoff import HandoffDirectory, process_is_alive
@@ -32,6 +35,10 @@ from weft.telemetry import Log, LogBridge
 
 SNAPSHOTS = "snapshots"
 """The folder of snapshots in the data directory."""
+
+
+_TELL_MS = 1_000
+"""How often a rebuild says how far it has come."""
 
 
 class SystemClock:
@@ -69,6 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
             journal="memory" if flags.memory else flags.journal,
             advertise=flags.advertise,
         )
+        if flags.rebuild_from is not None:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_rebuild(settings, flags.rebuild_from, clock))
+            return 0
         with (
             bind(settings.host, settings.port) as listener,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
@@ -143,6 +154,35 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
         log.info("stopped")
 
 
+async def _rebuild(settings: CoordinatorSettings, source: str, clock: SystemClock) -> None:
+    """Rebuild the disk, saying now and then how far it has come."""
+
+    def say(line: str) -> None:
+        sys.stdout.write(f"weft ledger: {line}\n")
+        sys.stdout.flush()
+
+    snapshots = _snapshots(settings)
+    if snapshots is None:
+        raise Misconfigured("a journal in memory has nothing to rebuild into", variable="WEFT_JOURNAL")
+    tell = told_now_and_then(say, clock.monotonic_ms, _TELL_MS)
+    if source == JOURNAL:
+        restored = await restore_from_journal(settings.journal, settings.data_dir, snapshots, tell)
+    else:
+        publisher = SigningKey.from_secret(settings.secret, Domain.PUBLISHER).public
+        layers = open_layers(read_layer_settings(os.environ), clock, SystemRandom(), publisher)
+        try:
+            restored = await restore_from_layers(
+                choose_layers(layers, source), settings.journal, settings.data_dir, snapshots, (publisher,), tell
+            )
+        finally:
+            for layer in layers.values():
+                await layer.close()
+    say(f"rebuilt up to position {restored.position}, {restored.events} events")
+    say(f"state digest {restored.state_digest.hex()}")
+    if restored.aside:
+        say(f"the old journal is {restored.aside}")
+
+
 def _snapshots(settings: CoordinatorSettings) -> SnapshotFolder | None:
     """Where snapshots are kept; of a journal that forgets everything there are none."""
     if settings.journal.kind is JournalKind.MEMORY:
@@ -184,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", help="where the journal and the secret are kept (WEFT_DATA_DIR)")
     parser.add_argument("--journal", help="sqlite, memory, nats://… or postgres://… (WEFT_JOURNAL, else sqlite)")
     parser.add_argument("--advertise", metavar="URL", help="where other machines reach this one (WEFT_ADVERTISE)")
+    parser.add_argument("--rebuild-from", metavar="SOURCE", help="rebuild the disk from layers or the journal, and end")
     parser.add_argument("--memory", action="store_true", help="keep the journal in memory: all is forgotten at the end")
     return parser
 

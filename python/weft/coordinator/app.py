@@ -211,7 +211,7 @@ class Coordinator:
         publisher = SigningKey.from_secret(secret, Domain.PUBLISHER).public
         self.rebuilding = Rebuilding(self.writer, journal, self.snapshots, clock, publisher)
         if self.availability is not None:
-            self.rebuilding.know({layer.name: layer for layer in self.availability.layers.values()})
+            self.rebuilding.know(self.availability.layers)
         service = Service(
             routes=ROUTES,
             handlers=answer_from_state(self._handlers(grant_key(secret)), self.writer, frozenset()),

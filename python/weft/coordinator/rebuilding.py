@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from weft.api.bodies.state import RebuildReport, StateInfo
+from weft.coordinator.layers import choose_layers
 from weft.coordinator.ports import Clock
 from weft.coordinator.snapshots import Snapshots
 from weft.coordinator.writer import Writer
@@ -18,12 +19,12 @@ from weft.core.state import State, state_digest
 from weft.ledger import Journal
 from weft.ledger.layer import Layer
 from weft.ledger.rebuild import Progress, Target, rebuild_from_journal, rebuild_from_layers
-from weft.model.errors import InvalidField, JournalDamaged, NoLayer, Unavailable
+from weft.model.availability import Role
+from weft.model.errors import JournalDamaged, Unavailable
 from weft.receipts import PublicKey
 from weft.serve import Call
 
 JOURNAL: Final = "journal"
-LAYERS: Final = "layers"
 
 
 class Rebuilding:
@@ -37,11 +38,11 @@ class Rebuilding:
         self._snapshots = snapshots
         self._clock = clock
         self._publisher = publisher
-        self._layers: Mapping[str, Layer] = {}
+        self._layers: Mapping[Role, Layer] = {}
         self._busy = False
 
-    def know(self, layers: Mapping[str, Layer]) -> None:
-        """Learn which availability layers there are, by name."""
+    def know(self, layers: Mapping[Role, Layer]) -> None:
+        """Learn which availability layers there are."""
         self._layers = layers
 
     async def show(self, call: Call) -> StateInfo:  # noqa: ARG002
@@ -128,13 +129,4 @@ class Rebuilding:
         """The layers a caller named, None for the journal. Raises `InvalidField` and `NoLayer`."""
         if source == JOURNAL:
             return None
-        if not self._layers:
-            raise NoLayer("no availability layer is configured; the log is in the journal alone")
-        if source == LAYERS:
-            return list(self._layers.values())
-        names = [name.strip() for name in source.split(",")]
-        if unknown := [name for name in names if name not in self._layers]:
-            raise InvalidField(
-                f"from is {JOURNAL}, {LAYERS} or of {', '.join(self._layers)}, not {unknown[0]!r}", field="from"
-            )
-        return [self._layers[name] for name in names]
+        return choose_layers(self._layers, source)

@@ -26,6 +26,8 @@ from weft.model.policy import BATCH_BYTES_MAX
 Result = TypeVar("Result")
 
 FILE_NAME: Final = "journal.sqlite"
+UNFINISHED: Final = "rebuilding"
+"""A directory beside the journal in which another one is being rebuilt; nobody opens the old one meanwhile."""
 SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 BEGIN IMMEDIATE;
@@ -58,6 +60,12 @@ class SqliteJournal:
         """Open or create the journal. Raises `JournalLocked` when another process has it, `JournalFailed` otherwise."""
         self.path = directory / FILE_NAME
         self._lock = ProcessLock.take(directory / f"{FILE_NAME}.lock")
+        if (directory / UNFINISHED).exists():
+            self._lock.release()
+            raise JournalFailed(
+                f"a rebuild of {self.path} was begun and not finished; run weft ledger rebuild again",
+                path=str(self.path),
+            )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         try:
             self._connection = self._thread.submit(self._open).result()
