@@ -164,9 +164,7 @@ def test_a_rebuild_from_the_journal_trusts_no_snapshot(tmp_path: Path) -> None:
 
 def test_a_rebuild_beside_a_coordinator_that_runs_is_refused(tmp_path: Path, server: str) -> None:
     running = Process(tmp_path / "disk", WEFT_SECRET=SECRET)
-    refused = weft(
-        "ledger", "rebuild", "--from", "emergency", "--data-dir", str(tmp_path / "disk"), **layered(server)
-    )
+    refused = weft("ledger", "rebuild", "--from", "emergency", "--data-dir", str(tmp_path / "disk"), **layered(server))
     running.kill()
     assert refused.returncode == 2
     assert "is held by process" in refused.stderr
@@ -201,4 +199,3 @@ def test_a_kill_during_a_rebuild_never_leaves_half_a_log_to_start_from(tmp_path:
     after, members = answers(fresh)
     assert same(state, after)
     assert members | {"position": 0} == cluster | {"position": 0}
-
