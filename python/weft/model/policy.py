@@ -332,6 +332,9 @@ AVAILABLE_MS_MAX = _number(
 PUT_AGAIN_MS = _number(
     "PUT_AGAIN_MS", 250, "ms", 10, 60_000, "between two tries of a put; a layer that stumbled has often caught itself"
 )
+PUT_MS_MAX = _number(
+    "PUT_MS_MAX", 150_000, "ms", 1_000, 3_600_000, "one put with all the retries of the slowest layer; then it hangs"
+)
 SHIPPED_AHEAD_BATCHES_MAX = _number(
     "SHIPPED_AHEAD_BATCHES_MAX",
     2,
