@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from weft.ledger.layer import Commitment, Layer
-from weft.ledger.layers import EmergencyLayer, HttpxHttp, MemoryLayer
+from weft.ledger.layers import EmergencyLayer, HttpxHttp, MemoryLayer, QuorumLayer, ValidatorAddress
 from weft.ledger.layers.ports import Answer
 from weft.model.errors import Disconnected
+from weft.receipts import Domain, SigningKey
 from weft.serve import Gate
 from weft.serve.server import Server, bind
 from weft.telemetry import Log
@@ -75,11 +76,12 @@ class LossyHttp(HttpxHttp):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loses: Fault | None = None
+        self.loses_count = 0
 
     async def send(self, method: str, url: str, **rest: object) -> Answer:
         answer = await super().send(method, url, **rest)  # type: ignore[arg-type]
-        if method in ("PUT", "POST") and self.loses is not None and self.loses.strikes():
+        if method in ("PUT", "POST") and self.loses_count > 0:
+            self.loses_count -= 1
             raise Disconnected(f"the connection to {url} ended", url=url)
         return answer
 
@@ -143,6 +145,9 @@ class WitnessStage:
             await self._shelf.close()
             self._shelf = None
 
+    def keeps(self, commitment: Commitment) -> bool:
+        return self._shelf is not None and self._shelf.log.found(commitment) is not None
+
     def damage(self, commitment: Commitment) -> None:
         assert self._shelf is not None
         entry = self._shelf.log.found(commitment)
@@ -178,10 +183,71 @@ class EmergencyStage:
         self.witness.damage(commitment)
 
     async def lose_next_answer(self) -> None:
-        self.http.loses = Fault.after(0)
+        self.http.loses_count = 1
 
 
-STAGES = ["memory", "emergency"]
+CLUSTER = SigningKey.from_secret(b"the cluster of these tests", Domain.PUBLISHER).public
+
+
+class QuorumStage:
+    """Four validators, three of whom must sign."""
+
+    def __init__(self, directory: Path, *, count: int = 4, timeout_ms: int = 5_000, pinned: bool = True) -> None:
+        self.keys = [SigningKey(bytes([number]) * 32, Domain.VALIDATOR) for number in range(count)]
+        self.witnesses = [
+            WitnessStage(directory / f"validator-{number}", key=key, name=f"v{number}")
+            for number, key in enumerate(self.keys)
+        ]
+        self.http = LossyHttp()
+        self.timeout_ms = timeout_ms
+        self.pinned = pinned
+
+    async def open(self) -> None:
+        await asyncio.gather(*(witness.start() for witness in self.witnesses))
+        self.layer = self.new_layer()
+
+    def new_layer(self) -> QuorumLayer:
+        """Another coordinator of the same cluster."""
+        return QuorumLayer(
+            self.http,
+            SystemClock(),
+            [
+                ValidatorAddress(witness.running.url, key.public if self.pinned else None)
+                for witness, key in zip(self.witnesses, self.keys, strict=True)
+            ],
+            CLUSTER,
+            "token",
+            threshold_percent=67,
+            timeout_ms=self.timeout_ms,
+        )
+
+    async def close(self) -> None:
+        await self.layer.close()
+        await self.http.close()
+        await asyncio.gather(*(witness.stop() for witness in self.witnesses))
+
+    async def take_away(self) -> None:
+        await asyncio.gather(*(witness.stop() for witness in self.witnesses))
+
+    async def bring_back(self) -> None:
+        await asyncio.gather(*(witness.start() for witness in self.witnesses))
+
+    async def damage(self, commitment: Commitment) -> None:
+        await self.settled(commitment)
+        for witness in self.witnesses:
+            witness.damage(commitment)
+
+    async def settled(self, commitment: Commitment) -> None:
+        """Until the slowest validator has the blob too."""
+        while not all(witness.keeps(commitment) for witness in self.witnesses):  # noqa: ASYNC110 — the file of another thread.
+            await asyncio.sleep(0.005)
+
+    async def lose_next_answer(self) -> None:
+        # Enough for the others to be too few. The rest of the answers is given up on, and not lost.
+        self.http.loses_count = 2
+
+
+STAGES = ["memory", "emergency", "quorum"]
 
 
 @asynccontextmanager
@@ -191,7 +257,7 @@ async def open_stage(name: str, directory: Path) -> AsyncIterator[Stage]:
         yield memory
         await memory.layer.close()
         return
-    stage = {"emergency": EmergencyStage}[name](directory)
+    stage = {"emergency": EmergencyStage, "quorum": QuorumStage}[name](directory)
     await stage.open()
     try:
         yield stage

@@ -406,6 +406,15 @@ LAYER_SCAN_BLOBS_MAX = _number(
 LAYER_LIST_MAX = _number(
     "LAYER_LIST_MAX", 1_000, "blobs", 1, 65_536, "one page of a server's list, about 150 KB; the next begins after it"
 )
+QUORUM_MIN = _number("QUORUM_MIN", 3, "validators", 1, 64, "the storage seed's: fewer that agree are no quorum")
+QUORUM_STRAGGLERS_MAX = _number(
+    "QUORUM_STRAGGLERS_MAX",
+    64,
+    "requests",
+    0,
+    1_024,
+    "puts that were not waited for, each with its blob",
+)
 WITNESS_WAITING_MAX = _number(
     "WITNESS_WAITING_MAX",
     64,

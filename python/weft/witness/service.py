@@ -5,8 +5,8 @@
     GET  /blobs?from=HEIGHT&limit=N
     GET  /health, HEAD /health
 
-What a validator signs is a promise, so it signs when the blob is on the disk and not before, and anew for whoever
-puts a blob it has. It signs for any cluster that may speak to it; the cluster is inside what is signed.
+What a validator signs is a promise, so it signs when the blob is on the disk and not before, and anew
+for whoever puts a blob it has. It signs for any cluster that may speak to it; the cluster is inside what is signed.
 """
 
 import re

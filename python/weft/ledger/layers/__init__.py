@@ -3,5 +3,6 @@
 from weft.ledger.layers.emergency import EmergencyLayer
 from weft.ledger.layers.memory import MemoryLayer
 from weft.ledger.layers.network import HttpxHttp
+from weft.ledger.layers.quorum import QuorumLayer, ValidatorAddress
 
-__all__ = ["EmergencyLayer", "HttpxHttp", "MemoryLayer"]
+__all__ = ["EmergencyLayer", "HttpxHttp", "MemoryLayer", "QuorumLayer", "ValidatorAddress"]

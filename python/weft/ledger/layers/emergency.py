@@ -1,7 +1,7 @@
 """The emergency layer: one server that keeps blobs, for when nothing else takes them (`weft witness emergency`).
 
-It is one disk. What it says it keeps is on that disk; what it loses with the disk is lost, and the reconciler's haste in
-bringing everything back to the primary is the answer to that.
+It is one disk. What it says it keeps is on that disk, and lost with it; the answer to that is the haste with which the
+reconciler brings everything back to the primary.
 """
 
 import asyncio
