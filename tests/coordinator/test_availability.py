@@ -11,7 +11,7 @@ from weft.coordinator.app import Limits
 from weft.ledger.layer import LayerHealth
 from weft.model.availability import Acknowledgement, Role, Standing
 from weft.model.commands import DrainNode
-from weft.model.errors import NoLayer, NotAvailableYet, Unavailable
+from weft.model.errors import NoLayer, NotAvailableYet
 from weft.model.ids import NodeId
 from weft.testing.faults import Fault
 
@@ -109,9 +109,9 @@ def test_while_batches_wait_for_a_layer_further_writes_are_not_committed() -> No
         for number in range(4):
             try:
                 await lab.register(number)
-            except (NotAvailableYet, Unavailable) as error:
+            except (NotAvailableYet, NoLayer) as error:
                 outcomes.append(type(error))
-        assert outcomes == [NotAvailableYet, NotAvailableYet, Unavailable, Unavailable]
+        assert outcomes == [NotAvailableYet, NotAvailableYet, NoLayer, NoLayer]
         assert len(list(lab.coordinator.writer.state.nodes.values())) == 2, "what was refused did not happen"
 
     live(story)
