@@ -1,5 +1,6 @@
 """A laboratory: three layers in memory that fail when told to, and everything that lives with them, in virtual time."""
 
+import asyncio
 import io
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -50,10 +51,15 @@ class Lab:
     """The world: a clock, layers, a journal, and a directory for the pending list."""
 
     def __init__(
-        self, loop: SimulatedLoop, *, roles: Sequence[Role] = ALL, directory: Path | None = None, seed: object = 0
+        self,
+        loop: SimulatedLoop | None,
+        *,
+        roles: Sequence[Role] = ALL,
+        directory: Path | None = None,
+        seed: object = 0,
     ) -> None:
-        self.loop = loop
-        self.clock = ProcessClock(loop, started_s=500.0)
+        self.loop = loop or SimulatedLoop()
+        self.clock = ProcessClock(self.loop, started_s=500.0)
         self.layers = {role: MemoryLayer(self.clock, Chance((seed, role))) for role in roles}
         self.journal = KeptJournal()
         self.directory = directory
@@ -100,11 +106,14 @@ class Lab:
         self.availability = self.coordinator.availability
         return self.coordinator
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """End the coordinator as `kill -9` does: nothing of it runs any more, and nothing is closed in order."""
-        for task in self.loop.tasks_of_all():
+        tasks = [task for task in self.coordinator._tasks if not task.done()]
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.availability.pending._connection.close()
+        self.coordinator = None  # type: ignore[assignment]
 
     async def found(self) -> None:
         await self.write(FoundCluster(name="c", nodes=()), "found")

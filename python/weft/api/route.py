@@ -31,6 +31,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 BODY_ERRORS: Final = (errors.MalformedJson, errors.InvalidField, errors.BodyTooLarge)
-WRITE_ERRORS: Final = (errors.Unavailable,)
+WRITE_ERRORS: Final = (errors.Unavailable, errors.NoLayer, errors.NotAvailableYet)
 NODE_ERRORS: Final = (errors.ClusterNotFound, errors.NodeNotFound)
 REGION_ERRORS: Final = (errors.ClusterNotFound, errors.RegionNotFound)

@@ -26,7 +26,7 @@ from weft.ledger.layer import commit_to
 from weft.ledger.pending import PendingList
 from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Router
-from weft.model.availability import FALLBACKS, Acknowledgement, AvailabilityPolicy, Role, Standing
+from weft.model.availability import FALLBACKS, Acknowledgement, AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
 from weft.model.errors import (
     BlobDamaged,
@@ -83,6 +83,7 @@ class Shipper:
         self._cluster_id = NO_CLUSTER
         self._turns_taken = 0
         self._turn: Position | None = None
+        self._is_noted_each = False
         self._batches = metrics.counter("weft_batches_shipped_total", "Batches a layer took, by role.", ("role",))
         metrics.gauge("weft_available_position", "How far the log is in a layer.", lambda: self._shipped)
 
@@ -204,6 +205,7 @@ class Shipper:
         self._batches.add(1, placed.role.value)
         if self._turn == position:
             self._turns_taken = self._reconciler.settled_count
+        self._is_noted_each = placed.role is not Role.PRIMARY
 
     async def _is_kept(self, blob: bytes, position: Position) -> bool:
         """Whether a layer has a batch that a life before this one may have put. Then a fallback's is on the list."""
@@ -227,7 +229,7 @@ class Shipper:
 
     def _choose(self, now: Routing, position: Position) -> Role | None:
         """Where the next batch of the log goes: behind everything that is still on its way to the primary."""
-        if now.standing is not Standing.RECOVERING:
+        if now.active is not Role.PRIMARY:
             self._turn = None
             return now.active
         waiting = now.pending - now.stuck
@@ -245,7 +247,8 @@ class Shipper:
         self._fresh = {place: sealed for place, sealed in self._fresh.items() if place > position}
         self._board.count_unshipped(self._committed - position)
         self._answer(position)
-        if position - self._noted >= SHIPPED_NOTE_BATCHES:
+        # In an outage the primary cannot be asked what it has, so whoever starts in it needs the exact place.
+        if self._is_noted_each or position - self._noted >= SHIPPED_NOTE_BATCHES:
             await self._note()
 
     async def _note(self) -> None:

@@ -6,7 +6,7 @@ Whoever learns something hands it in; the board has `core.failover` say what it 
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -152,12 +152,12 @@ class Board:
             count = before.reconciliation_count + 1
             self._publish(replace(before, watched=watched, reconciliation_count=count))
 
-    async def change(self, timeout_s: float | None = None) -> None:
-        """Wait for the next snapshot, or so long."""
+    async def change(self, timeout_s: float | None = None, *others: "asyncio.Future[Any]") -> None:
+        """Wait for the next snapshot, or until another future is done, or so long."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
-            await asyncio.wait({future}, timeout=timeout_s)
+            await asyncio.wait({future, *others}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waiting.discard(future)
 

@@ -199,7 +199,7 @@ class Reconciler:
             if await self._primary_has(commitment):
                 return None
             content = await self._read(commitment, blob.source)
-            await self._router.put_to(Role.PRIMARY, content)
+            await self._router.put_home(content, _is_in)
             if await self._router.get_from(Role.PRIMARY, commitment) != content:
                 raise BlobDamaged(f"the primary gives other bytes for {commitment}", commitment=commitment)
         except LayerFailed as error:
@@ -236,7 +236,7 @@ class Reconciler:
             self._log.error("a pending blob is stuck", commitment=blob.commitment, reason=error.message)
 
     def _may_go_on(self) -> bool:
-        return self._board.now.standing in _PRIMARY_IS_IN
+        return _is_in(self._board.now)
 
     def _report(self, done: _Pass, began_ms: int, error: LayerFailed | None = None) -> Report:
         stuck = self._pending.stuck_count
@@ -257,6 +257,11 @@ class Reconciler:
         ends_s = loop.time() + pause_ms / 1_000
         while (left_s := ends_s - loop.time()) > 0 and _has_work(self._board.now):
             await self._board.change(left_s)
+
+
+def _is_in(now: Routing) -> bool:
+    """Whether the primary may be used."""
+    return now.standing in _PRIMARY_IS_IN
 
 
 def _has_work(now: Routing) -> bool:

@@ -13,6 +13,7 @@ on. So what was put to a fallback can be read during the outage, after it, and w
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from weft.ledger.board import Board, Clock, Routing
@@ -31,7 +32,7 @@ from weft.model.errors import (
     WeftError,
 )
 from weft.model.ids import Position
-from weft.model.policy import ALIASES_MAX, LAYER_SCAN_BLOBS_MAX, PUT_AGAIN_MS, REQUEST_MS_MAX
+from weft.model.policy import ALIASES_MAX, LAYER_SCAN_BLOBS_MAX, PUT_AGAIN_MS, PUT_MS_MAX, REQUEST_MS_MAX
 
 _FOREVER_S: Final = float("inf")
 
@@ -101,7 +102,8 @@ class Router:
                 self._layers[role].counts.retry_count += 1
             tried = True
             try:
-                return await self._put_while(role, blob, choose, position, ends_s)
+                receipt = await self._put_while(role, blob, partial(_is_chosen, choose, role), position, ends_s)
+                return Placed(role, receipt)
             except (LayerRefused, PendingFailed) as error:
                 if within_ms is not None:
                     raise
@@ -202,28 +204,28 @@ class Router:
         """Have the next scans begin at the beginning."""
         self._cursors = dict.fromkeys(self._layers, Cursor(""))
 
+    async def put_home(self, blob: bytes, holds: Callable[[Routing], bool]) -> Receipt:
+        """Put a blob to the primary, for as long as something holds. `LayerUnknown` when it was given up."""
+        return await self._put_while(Role.PRIMARY, blob, holds, None, _FOREVER_S)
+
     async def _put_while(
-        self, role: Role, blob: bytes, choose: Choose, position: Position | None, ends_s: float
-    ) -> Placed:
-        """Put a blob for as long as this is the layer for it and there is time."""
+        self, role: Role, blob: bytes, holds: Callable[[Routing], bool], position: Position | None, ends_s: float
+    ) -> Receipt:
+        """Put a blob once, for as long as something holds and there is time."""
         loop = asyncio.get_running_loop()
+        ends_s = min(ends_s, loop.time() + PUT_MS_MAX / 1_000)
         putting = asyncio.ensure_future(self.put_to(role, blob, position))
         try:
-            while not putting.done() and loop.time() < ends_s and choose(self._board.now) is role:
-                moving = asyncio.ensure_future(self._board.change())
-                left_s = None if ends_s == _FOREVER_S else max(0.0, ends_s - loop.time())
-                await asyncio.wait({putting, moving}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                moving.cancel()
-            if not putting.done():
-                putting.cancel()
-                await asyncio.wait({putting})
-        except asyncio.CancelledError:
+            while not putting.done() and (left_s := ends_s - loop.time()) > 0 and holds(self._board.now):
+                await self._board.change(left_s, putting)
+        finally:
+            # Whoever asked may be cancelled itself; then so is what it asked for.
             putting.cancel()
-            raise
+        await asyncio.wait({putting})
         if putting.cancelled():
             name = self._layers[role].name
             raise LayerUnknown(f"{name} had not answered when it was given up", layer=name)
-        return Placed(role, putting.result())
+        return putting.result()
 
     async def _put(self, role: Role, blob: bytes, commitment: Commitment) -> Receipt:
         """Put, and find out what became of it when the layer does not say."""
@@ -269,6 +271,10 @@ class Router:
         self._aliases[commitment] = role
         if len(self._aliases) > ALIASES_MAX:
             self._aliases.popitem(last=False)
+
+
+def _is_chosen(choose: Choose, role: Role, routing: Routing) -> bool:
+    return choose(routing) is role
 
 
 def choose_active(routing: Routing) -> Role | None:

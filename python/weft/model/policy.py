@@ -93,6 +93,14 @@ BATCH_COMMANDS_MAX = _number(
 BATCH_EVENTS_MAX = _number(
     "BATCH_EVENTS_MAX", 16_384, "events", 1, 10**6, "a batch takes no further command past it, so it stays a few MiB"
 )
+GATHER_MS_MAX = _number(
+    "GATHER_MS_MAX",
+    4,
+    "ms",
+    0,
+    1_000,
+    "how long a batch waits for as many as came together before, and never longer than their own batch took",
+)
 QUEUE_COMMANDS_MAX = _number(
     "QUEUE_COMMANDS_MAX",
     8_192,
@@ -372,6 +380,9 @@ AVAILABLE_MS_MAX = _number(
 )
 PUT_AGAIN_MS = _number(
     "PUT_AGAIN_MS", 250, "ms", 10, 60_000, "between two tries of a put; a layer that stumbled has often caught itself"
+)
+PUT_MS_MAX = _number(
+    "PUT_MS_MAX", 150_000, "ms", 1_000, 3_600_000, "one put with all the retries of the slowest layer; then it hangs"
 )
 SHIPPED_AHEAD_BATCHES_MAX = _number(
     "SHIPPED_AHEAD_BATCHES_MAX",
