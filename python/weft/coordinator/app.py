@@ -207,6 +207,7 @@ class Coordinator:
             trims=shared is None,
             every_events=limits.snapshot_events,
             kept_batches=limits.kept_batches,
+            shipped=None if self.availability is None else self.availability.shipper.noted,
         )
         publisher = SigningKey.from_secret(secret, Domain.PUBLISHER).public
         self.rebuilding = Rebuilding(self.writer, journal, self.snapshots, clock, publisher)
