@@ -112,8 +112,8 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
     port = listener.getsockname()[1]
     shared = await open_shared_journal(place) if place.is_shared else None
     journal = shared or await open_journal(place, settings.data_dir)
-    publisher = SigningKey.from_secret(settings.secret, Domain.PUBLISHER).public
-    layers = open_layers(configured, clock, SystemRandom(), publisher)
+    key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
+    layers = open_layers(configured, clock, SystemRandom(), key, settings.data_dir)
     if isinstance(layers.get(Role.PRIMARY), MemoryLayer):
         log.warning("the primary layer is in memory and forgets everything when this process ends (USE_MOCK_DA)")
     coordinator = Coordinator(
@@ -190,11 +190,11 @@ async def _rebuild(settings: CoordinatorSettings, source: str, clock: SystemCloc
     if source == JOURNAL:
         restored = await restore_from_journal(settings.journal, settings.data_dir, snapshots, tell)
     else:
-        publisher = SigningKey.from_secret(settings.secret, Domain.PUBLISHER).public
-        layers = open_layers(read_layer_settings(os.environ), clock, SystemRandom(), publisher)
+        key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
+        layers = open_layers(read_layer_settings(os.environ), clock, SystemRandom(), key, settings.data_dir)
         try:
             restored = await restore_from_layers(
-                choose_layers(layers, source), settings.journal, settings.data_dir, snapshots, (publisher,), tell
+                choose_layers(layers, source), settings.journal, settings.data_dir, snapshots, (key.public,), tell
             )
         finally:
             for layer in layers.values():
