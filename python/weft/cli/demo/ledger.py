@@ -31,7 +31,7 @@ WRITES = 20
 _START_S = 20.0
 _SEEN_S = 30.0
 _SETTINGS = frozenset(
-    [
+    {
         "USE_MOCK_DA",
         "DA_RPC_URL",
         "DA_NAMESPACE",
@@ -60,7 +60,7 @@ _SETTINGS = frozenset(
         "WEFT_DA_AUTO_RECONCILE",
         "WEFT_ACK",
         "WEFT_JOURNAL",
-    ]
+    }
 )
 
 
