@@ -74,6 +74,8 @@ from weft.telemetry import Log, Metrics
 CLUSTER_NAME = "weft"
 """What a cluster is called when its first node comes through a door that knows no clusters."""
 
+_ENDED_FIRST = frozenset({"sweep", "terms", "shipping"})
+"""The tasks that find work for the writer, or only wait for its turn to come."""
 _UNHEARD_MS = 2**52
 """Longer than any silence: who hears nobody, because another coordinator is beaten to, finds nobody silent."""
 
@@ -285,9 +287,12 @@ class Coordinator:
         self.drain()
         self.writer.close()
         if self._tasks:
-            for task in self._tasks[1:]:
+            writing, *others = self._tasks
+            # What ships is not among those that end here: it first ships what the writer still writes.
+            ending = [task for task in others if task.get_name() in _ENDED_FIRST]
+            for task in ending:
                 task.cancel()
-            await asyncio.wait(self._tasks[:2])
+            await asyncio.wait({writing, *ending})
         if self.availability is not None:
             await self.availability.stop()
         if self._terms is not None:
