@@ -218,6 +218,7 @@ def test_a_put_whose_answer_was_lost_is_settled_by_putting_again(opener: Opener)
         with pytest.raises(LayerUnknown) as unknown:
             await stage.layer.put(HELLO)
         assert unknown.value.commitment == HELLO_COMMITMENT
+        await stage.hear_again()
         receipt = await stage.layer.put(HELLO)
         assert await commitments(stage.layer) == [receipt.commitment], "and it is there once"
 

@@ -1,6 +1,7 @@
 """Layers on a stage: each opened as it is in life, with a way to take it away, bring it back and do it harm."""
 
 import asyncio
+import base64
 import contextlib
 import io
 import os
@@ -11,14 +12,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+from weft.ledger.archive import Archive
+from weft.ledger.envelope import Publisher
 from weft.ledger.layer import Commitment, Layer
-from weft.ledger.layers import EmergencyLayer, HttpxHttp, MemoryLayer, QuorumLayer, ValidatorAddress
+from weft.ledger.layers import CelestiaLayer, EmergencyLayer, HttpxHttp, MemoryLayer, QuorumLayer, ValidatorAddress
 from weft.ledger.layers.ports import Answer
 from weft.model.errors import Disconnected
+from weft.model.namespace import parse_namespace
 from weft.receipts import Domain, SigningKey
 from weft.serve import Gate
 from weft.serve.server import Server, bind
 from weft.telemetry import Log
+from weft.testing.celestia import ChainDouble, Fate, NodeDouble, mint_token
 from weft.testing.faults import Fault
 from weft.witness.log import BlobLog
 from weft.witness.service import Witness
@@ -43,6 +48,9 @@ class Stage(Protocol):
     async def lose_next_answer(self) -> None:
         """The next put is done, and whoever asked for it does not hear so."""
 
+    async def hear_again(self) -> None:
+        """What is done is heard of."""
+
 
 class SystemClock:
     def monotonic_ms(self) -> int:
@@ -66,6 +74,8 @@ class MemoryStage:
 
     async def damage(self, commitment: Commitment) -> None:
         self.layer.damage(commitment, b"something else")
+
+    async def hear_again(self) -> None: ...
 
     async def lose_next_answer(self) -> None:
         self.layer.fails_after = Fault.after(0)
@@ -182,6 +192,8 @@ class EmergencyStage:
     async def damage(self, commitment: Commitment) -> None:
         self.witness.damage(commitment)
 
+    async def hear_again(self) -> None: ...
+
     async def lose_next_answer(self) -> None:
         self.http.loses_count = 1
 
@@ -242,12 +254,108 @@ class QuorumStage:
         while not all(witness.keeps(commitment) for witness in self.witnesses):  # noqa: ASYNC110 — the file of another thread.
             await asyncio.sleep(0.005)
 
+    async def hear_again(self) -> None: ...
+
     async def lose_next_answer(self) -> None:
         # Enough for the others to be too few. The rest of the answers is given up on, and not lost.
         self.http.loses_count = 2
 
 
-STAGES = ["memory", "emergency", "quorum"]
+NAMESPACE = parse_namespace("00" * 19 + "77656674000000000001")
+PUBLISHER = SigningKey.from_secret(b"the cluster of these tests", Domain.PUBLISHER)
+NODE_SECRET = b"the node's own"
+
+
+class CelestiaStage:
+    """The double of a node, with a block every twenty milliseconds."""
+
+    def __init__(self, directory: Path, *, timeout_ms: int = 5_000, block_ms: int = 20) -> None:
+        self.directory = directory
+        self.running = Running()
+        self.http = LossyHttp()
+        self.chain = ChainDouble()
+        self.node = NodeDouble(self.chain, NODE_SECRET)
+        self.timeout_ms = timeout_ms
+        self.block_ms = block_ms
+        self._blocks: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        await self.running.start(self.node)
+        self.go_on()
+        self.layer = self.new_layer("archive")
+
+    def new_layer(self, archive: str, *, token: str | None = None, timeout_ms: int | None = None) -> CelestiaLayer:
+        """A coordinator's way to the node, with an archive of its own."""
+        return CelestiaLayer(
+            self.http,
+            SystemClock(),
+            Archive(self.directory / archive, layer="celestia"),
+            Publisher(PUBLISHER),
+            rpc_url=self.running.url,
+            namespace=NAMESPACE,
+            token=token or mint_token(NODE_SECRET, "public", "read", "write"),
+            auth_header="Authorization",
+            timeout_ms=timeout_ms or self.timeout_ms,
+            poll_ms=10,
+        )
+
+    def go_on(self) -> None:
+        """Blocks are made from now on."""
+        self._blocks = asyncio.create_task(self.node.produce_blocks(self.block_ms))
+
+    def stand_still(self) -> None:
+        """No block is made any more."""
+        assert self._blocks is not None
+        self._blocks.cancel()
+
+    async def close(self) -> None:
+        self.stand_still()
+        await self.layer.close()
+        await self.http.close()
+        await self.running.stop()
+
+    async def archived(self) -> None:
+        """Until the archive has every height that was put to."""
+        assert self.layer._following is not None
+        await self.layer._following
+
+    async def take_away(self) -> None:
+        await self.running.stop()
+
+    async def bring_back(self) -> None:
+        await self.running.start(self.node)
+
+    async def damage(self, commitment: Commitment) -> None:
+        """The node lies, and the archive's file was changed."""
+        place = await self.layer._archive.place_of(commitment)
+        assert place is not None
+        self.lie(place.height, place.mark)
+        self.archive_file("archive", commitment).write_bytes(b"something else")
+
+    def lie(self, height: int, mark: bytes) -> None:
+        """The node gives other bytes, and says that they are the same blob."""
+        text = base64.b64encode(mark).decode()
+        for ordinal, blob in enumerate(self.chain.blobs(height)):
+            if blob["commitment"] == text:
+                data = bytearray(base64.b64decode(blob["data"]))
+                data[-1] ^= 1
+                self.chain.change(height, ordinal, {**blob, "data": base64.b64encode(data).decode()})
+
+    def archive_file(self, archive: str, commitment: Commitment) -> Path:
+        return self.directory / archive / "blobs" / commitment[:2] / commitment
+
+    async def lose_next_answer(self) -> None:
+        """The submission lands, and no block is seen that says so before the put's time is up."""
+        self.chain.fates.append(Fate.TIMES_OUT_AND_LANDS)
+        self.stand_still()
+        self.layer._timeout_ms = 300
+
+    async def hear_again(self) -> None:
+        self.layer._timeout_ms = self.timeout_ms
+        self.go_on()
+
+
+STAGES = ["memory", "emergency", "quorum", "celestia"]
 
 
 @asynccontextmanager
@@ -257,7 +365,7 @@ async def open_stage(name: str, directory: Path) -> AsyncIterator[Stage]:
         yield memory
         await memory.layer.close()
         return
-    stage = {"emergency": EmergencyStage, "quorum": QuorumStage}[name](directory)
+    stage = {"emergency": EmergencyStage, "quorum": QuorumStage, "celestia": CelestiaStage}[name](directory)
     await stage.open()
     try:
         yield stage

@@ -17,7 +17,13 @@ from typing import Final
 
 import uvloop
 
-from weft.config import CoordinatorSettings, join_address, read_coordinator_settings, read_layer_settings
+from weft.config import (
+    CoordinatorSettings,
+    join_address,
+    read_availability_policy,
+    read_coordinator_settings,
+    read_layer_settings,
+)
 from weft.coordinator.app import Coordinator, Limits
 from weft.coordinator.handoffs import HandoffWatch
 from weft.coordinator.layers import choose_layers, open_layers
@@ -27,7 +33,9 @@ from weft.coordinator.tokens import TokenFile
 from weft.core.placement import Strategy
 from weft.handoff import HandoffDirectory, process_is_alive
 from weft.ledger import open_journal, open_shared_journal
+from weft.ledger.layers import MemoryLayer
 from weft.ledger.snapshot import SnapshotFolder
+from weft.model.availability import Role
 from weft.model.errors import JournalLocked, Misconfigured, WeftError
 from weft.model.journal import JournalKind
 from weft.receipts import Domain, SigningKey
@@ -100,9 +108,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: SystemClock, log: Log) -> None:
     profile, place = settings.profile, settings.journal
+    policy, configured = read_availability_policy(os.environ), read_layer_settings(os.environ)
     port = listener.getsockname()[1]
     shared = await open_shared_journal(place) if place.is_shared else None
     journal = shared or await open_journal(place, settings.data_dir)
+    key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
+    layers = open_layers(configured, clock, SystemRandom(), key, settings.data_dir)
+    if isinstance(layers.get(Role.PRIMARY), MemoryLayer):
+        log.warning("the primary layer is in memory and forgets everything when this process ends (USE_MOCK_DA)")
     coordinator = Coordinator(
         journal,
         clock,
@@ -124,6 +137,10 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
         shared=shared,
         address=settings.advertise or _reached_at(settings.host, port),
         snapshots=_snapshots(settings),
+        layers=layers,
+        availability=policy,
+        # A journal that forgets everything is not followed by a list that does not.
+        directory=None if place.kind is JournalKind.MEMORY else settings.data_dir,
     )
     try:
         await coordinator.start()
@@ -173,11 +190,11 @@ async def _rebuild(settings: CoordinatorSettings, source: str, clock: SystemCloc
     if source == JOURNAL:
         restored = await restore_from_journal(settings.journal, settings.data_dir, snapshots, tell)
     else:
-        publisher = SigningKey.from_secret(settings.secret, Domain.PUBLISHER).public
-        layers = open_layers(read_layer_settings(os.environ), clock, SystemRandom(), publisher)
+        key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
+        layers = open_layers(read_layer_settings(os.environ), clock, SystemRandom(), key, settings.data_dir)
         try:
             restored = await restore_from_layers(
-                choose_layers(layers, source), settings.journal, settings.data_dir, snapshots, (publisher,), tell
+                choose_layers(layers, source), settings.journal, settings.data_dir, snapshots, (key.public,), tell
             )
         finally:
             for layer in layers.values():

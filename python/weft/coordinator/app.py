@@ -209,6 +209,7 @@ class Coordinator:
             trims=shared is None,
             every_events=limits.snapshot_events,
             kept_batches=limits.kept_batches,
+            shipped=None if self.availability is None else self.availability.shipper.noted,
         )
         publisher = SigningKey.from_secret(secret, Domain.PUBLISHER).public
         self.rebuilding = Rebuilding(self.writer, journal, self.snapshots, clock, publisher)
@@ -272,7 +273,8 @@ class Coordinator:
             self._tasks.append(asyncio.create_task(self._terms.run(), name="terms"))
         if self.availability is not None:
             if self.writer.reigns:
-                self._tasks.append(await self._begin_shipping(self.availability))
+                shipping = await self._begin_shipping(self.availability)
+                self._tasks.append(asyncio.create_task(_outlast(shipping), name="shipping"))
             else:
                 self._tasks.append(asyncio.create_task(self._ship_once_reigning(self.availability), name="shipping"))
         self._log.info("log followed", position=state.marks.position, nodes=len(state.nodes), writer=self._name)
@@ -325,10 +327,7 @@ class Coordinator:
 
     async def _ship_once_reigning(self, availability: Availability) -> None:
         await self._reigning.wait()
-        shipping = await self._begin_shipping(availability)
-        # Waited for and not awaited: when this is cancelled, what was committed is still shipped.
-        await asyncio.wait({shipping})
-        shipping.result()
+        await _outlast(await self._begin_shipping(availability))
 
     async def _sweep_on(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), self._limits.sweep_ms / 1_000
@@ -434,6 +433,12 @@ class Coordinator:
             "mark_replica_missing": objects.mark_missing,
             "mark_replica_healed": objects.mark_healed,
         }
+
+
+async def _outlast(shipping: "asyncio.Task[None]") -> None:
+    """Wait for it and do not await it: when this is cancelled, what was committed is still shipped."""
+    await asyncio.wait({shipping})
+    shipping.result()
 
 
 def _correlation_prefix(chance: bytes) -> str:

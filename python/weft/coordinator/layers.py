@@ -1,29 +1,55 @@
 """From settings to availability layers, by what each is for."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
-from weft.config import EmergencySettings, LayerSettings, MockSettings, QuorumSettings, ValidatorSettings
+from weft.config import (
+    CelestiaSettings,
+    EmergencySettings,
+    LayerSettings,
+    MockSettings,
+    QuorumSettings,
+    ValidatorSettings,
+)
 from weft.coordinator.ports import Clock, Random
+from weft.ledger.archive import Archive
+from weft.ledger.envelope import Publisher
 from weft.ledger.layer import Layer
-from weft.ledger.layers import EmergencyLayer, HttpxHttp, MemoryLayer, QuorumLayer, ValidatorAddress
+from weft.ledger.layers import (
+    CelestiaLayer,
+    EmergencyLayer,
+    HttpxHttp,
+    MemoryLayer,
+    QuorumLayer,
+    RetryingLayer,
+    ValidatorAddress,
+)
 from weft.model.availability import Role
-from weft.model.errors import InvalidField, Misconfigured, NoLayer
-from weft.receipts import PublicKey
+from weft.model.errors import InvalidField, NoLayer
+from weft.receipts import PublicKey, SigningKey
 
+ARCHIVE: Final = "celestia"
+"""The folder of what was put on the chain, in the data directory: nodes let go of blobs after some days."""
 ALL = "layers"
 """What stands for every layer that is configured."""
 
 
-def open_layers(settings: LayerSettings, clock: Clock, random: Random, publisher: PublicKey) -> dict[Role, Layer]:
-    """The layers that are configured; none is asked anything yet. Empty when there is none."""
+def open_layers(
+    settings: LayerSettings, clock: Clock, random: Random, key: SigningKey, directory: Path
+) -> dict[Role, Layer]:
+    """The layers that are configured; none is asked anything yet. Empty when there is none.
+
+    A layer that needs an archive beside it has it in `directory`.
+    """
     layers: dict[Role, Layer] = {}
     http = HttpxHttp()
     if isinstance(settings.primary, MockSettings):
         layers[Role.PRIMARY] = MemoryLayer(clock, random)
     elif settings.primary is not None:
-        raise Misconfigured("this version has no Celestia layer yet; set USE_MOCK_DA=true", variable="DA_RPC_URL")
+        layers[Role.PRIMARY] = _celestia(settings.primary, http, clock, key, directory)
     if settings.secondary is not None:
-        layers[Role.SECONDARY] = _quorum(settings.secondary, http, clock, publisher)
+        layers[Role.SECONDARY] = _quorum(settings.secondary, http, clock, key.public)
     if settings.emergency is not None:
         layers[Role.EMERGENCY] = _emergency(settings.emergency, http, clock)
     return layers
@@ -40,6 +66,28 @@ def choose_layers(layers: Mapping[Role, Layer], names: str) -> list[Layer]:
     if unknown := [name for name in wanted if name not in known]:
         raise InvalidField(f"from is journal, {ALL} or of {', '.join(sorted(known))}, not {unknown[0]!r}", field="from")
     return [known[name] for name in wanted]
+
+
+def _celestia(settings: CelestiaSettings, http: HttpxHttp, clock: Clock, key: SigningKey, directory: Path) -> Layer:
+    layer = CelestiaLayer(
+        http,
+        clock,
+        Archive(directory / ARCHIVE, layer="celestia"),
+        Publisher(key),
+        rpc_url=settings.rpc_url,
+        namespace=settings.namespace,
+        token=settings.token,
+        auth_header=settings.auth_header,
+        timeout_ms=settings.timeout_ms,
+        gas_price=settings.gas_price,
+    )
+    return RetryingLayer(
+        layer,
+        clock,
+        retry_count=settings.retry_count,
+        retry_delay_ms=settings.retry_delay_ms,
+        timeout_ms=settings.timeout_ms,
+    )
 
 
 def _quorum(settings: QuorumSettings, http: HttpxHttp, clock: Clock, publisher: PublicKey) -> QuorumLayer:

@@ -92,8 +92,15 @@ class Shipper:
         """Every batch up to here is in a layer for good, and on the pending list when that is a fallback."""
         return self._shipped
 
+    def noted(self) -> Position:
+        """Up to here nobody needs the journal to ship from it, whenever this process ends."""
+        return self._noted
+
     async def begin(self, position: Position, cluster_id: ClusterId) -> None:
-        """The log was followed to a position: find out where to go on. Another cluster's note is none of ours."""
+        """The log was followed to a position: find out where to go on. Another cluster's note is none of ours.
+
+        What the journal no longer has was let go of before there was a layer; a snapshot has it.
+        """
         self._cluster_id = cluster_id
         note = await self._pending.noted(_NOTE)
         cluster, _, count = (note or "").partition(" ")
@@ -101,6 +108,10 @@ class Shipper:
             self._shipped = Position(int(count))
         elif note is not None:
             self._router.forget_cursors()
+        oldest = await self._journal.oldest()
+        if self._shipped + 1 < oldest:
+            self._log.warning("the journal does not reach back to what was shipped last", first=oldest)
+            self._shipped = Position(oldest - 1)
         self._noted, self._inherited = self._shipped, position
         self._committed = max(self._committed, position)
         self._board.count_unshipped(self._committed - self._shipped)

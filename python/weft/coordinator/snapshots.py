@@ -10,6 +10,7 @@ refuses to start, and says which positions are missing and how to rebuild them.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from weft.coordinator.writer import Writer
 from weft.core.snapshot import Answered, Snapshot, capture, describe, restore
@@ -37,8 +38,13 @@ class Snapshots:
         trims: bool,
         every_events: int = SNAPSHOT_EVENTS,
         kept_batches: int = JOURNAL_KEPT_BATCHES,
+        shipped: Callable[[], Position] | None = None,
     ) -> None:
-        """`trims` where the journal is this coordinator's alone: another's snapshots may be older than ours."""
+        """`trims` where the journal is this coordinator's alone: another's snapshots may be older than ours.
+
+        What is not `shipped` to a layer stays in the journal: it is the list of what is still to be shipped.
+        """
+        self._shipped = shipped
         self._writer = writer
         self._journal = journal
         self._folder = folder
@@ -143,6 +149,8 @@ class Snapshots:
         if not self._trims:
             return
         before = min([*folder.positions(), self._writer.state.marks.position - self._kept_batches])
+        if self._shipped is not None:
+            before = min(before, self._shipped() + 1)
         if before > await self._journal.oldest() > 0:
             await self._journal.trim(Position(before))
             self._log.info("journal trimmed", oldest=before)

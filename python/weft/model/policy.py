@@ -464,6 +464,39 @@ QUORUM_STRAGGLERS_MAX = _number(
     1_024,
     "puts that were not waited for, each with its blob",
 )
+CELESTIA_POLL_MS = _number("CELESTIA_POLL_MS", 500, "ms", 10, 60_000, "a fifth of a block, which is waited for")
+CELESTIA_LANDING_BLOCKS = _number(
+    "CELESTIA_LANDING_BLOCKS", 2, "blocks", 1, 64, "in which a transaction lands if it was taken; later is rare"
+)
+CELESTIA_SLOW_MS = _number("CELESTIA_SLOW_MS", 1_000, "ms", 1, 60_000, "the storage seed's: a head that takes longer")
+CELESTIA_HEIGHTS_AT_ONCE = _number(
+    "CELESTIA_HEIGHTS_AT_ONCE",
+    16,
+    "heights",
+    1,
+    256,
+    "in one request; a week of blocks is some thousand of them",
+)
+CELESTIA_SCAN_HEIGHTS_MAX = _number(
+    "CELESTIA_SCAN_HEIGHTS_MAX", 1_024, "heights", 1, 65_536, "read in one scan, which must end in its time"
+)
+CELESTIA_ANSWER_BYTES_MAX = _number(
+    "CELESTIA_ANSWER_BYTES_MAX", 64 * MIB, "bytes", MIB, GIB, "more than a block's whole namespace, as base64 in JSON"
+)
+CELESTIA_GROUP_BYTES_MAX = _number(
+    "CELESTIA_GROUP_BYTES_MAX", 4 * MIB, "bytes", MIB, 7 * MIB, "half of what a transaction may have"
+)
+CELESTIA_GROUP_BLOBS_MAX = _number(
+    "CELESTIA_GROUP_BLOBS_MAX", 64, "blobs", 1, 256, "in one transaction, each with its gas"
+)
+CELESTIA_WAITING_MAX = _number(
+    "CELESTIA_WAITING_MAX",
+    256,
+    "blobs",
+    1,
+    4_096,
+    "before whom others are submitted; four groups are four blocks",
+)
 WITNESS_WAITING_MAX = _number(
     "WITNESS_WAITING_MAX",
     64,
