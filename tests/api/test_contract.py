@@ -219,7 +219,7 @@ def test_the_document_describes_every_route_with_every_status() -> None:
         assert document == json.loads(json.dumps(describe(ROUTES, __version__)))
         for route in ROUTES:
             responses = document["paths"][route.path][route.method.lower()]["responses"]
-            expected = {str(status_of_class(kind, route.family)) for kind in route.errors}
+            expected = {str(status_of_class(kind, route.family)) for kind in route.outcomes}
             assert set(responses) == {str(route.status), *expected}
         named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
         assert named <= set(document["components"]["schemas"])

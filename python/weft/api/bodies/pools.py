@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import Count, Name, NodeIdText, PositiveCount, Text
+from weft.api.bodies.fields import Count, Name, NodeIdText, PositiveCount, Text, whole
 from weft.model.policy import GPUS_MAX, MODELS_MAX, POOLS_MAX
 
-PoolIdText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")]
-UrlText = Annotated[str, Meta(pattern="^https?://[^/\\s]+", max_length=2_048)]
-AddressText = Annotated[str, Meta(pattern="^[!-~]{1,2048}$")]
+PoolIdText = Annotated[str, Meta(pattern=whole("[A-Za-z0-9_.-]{1,256}"))]
+UrlText = Annotated[str, Meta(pattern=whole("https?://[^/\\s]+.*"), max_length=2_048)]
+AddressText = Annotated[str, Meta(pattern=whole("[!-~]{1,2048}"))]
 PoolsStatus = Literal["Registering", "Online", "Draining", "Offline", "Failed"]
 
 
