@@ -46,7 +46,8 @@ _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Home, where everything is one machine's, or cloud, where nodes register, beat and show a token.
 
-    `runtime_dir` is where the coordinator of a home looks for engines that are ready.
+    `runtime_dir` is where the coordinator of a home looks for engines that are ready. `beat_skew_ms` is how far the
+    clock in a heartbeat may be off; 0 means that nobody looks at it.
     """
 
     cloud: bool = False
@@ -58,6 +59,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     runtime_dir: Path = Path(RUNTIME_DIR)
     watch_interval_ms: int = WATCH_INTERVAL_MS
     loopback_exempt: bool = False
+    beat_skew_ms: int = 0
 
 
 class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +149,7 @@ def read_profile(env: Mapping[str, str]) -> Profile:
         runtime_dir=Path(env.get("ORCHD_RUNTIME_DIR", "").strip() or RUNTIME_DIR),
         watch_interval_ms=count_of(env, "ORCHD_HANDOFF_WATCH_INTERVAL_MS", WATCH_INTERVAL_MS),
         loopback_exempt=is_set(env, "WEFT_LOOPBACK_EXEMPT"),
+        beat_skew_ms=1_000 * count_of(env, "WEFT_BEAT_SKEW_SECS", 0),
     )
 
 

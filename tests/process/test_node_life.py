@@ -88,9 +88,9 @@ class Cloud:
             self.engines(name), Handoff(url="http://127.0.0.1:8081", pool_id="pool-0", slots_total=4, **fields)
         )
 
-    def ask(self, method: str, path: str) -> httpx.Response:
+    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
-        return httpx.request(method, self.url + path, headers=headers, timeout=5, trust_env=False)
+        return httpx.request(method, self.url + path, headers=headers, json=body, timeout=5, trust_env=False)
 
     def listed(self) -> dict[str, Any]:
         return {node["node_id"]: node for node in self.ask("GET", "/v2/nodes").json()["nodes"]}

@@ -94,6 +94,7 @@ async def _serve(
         limits=Limits(
             node_lost_ms=profile.node_timeout_ms,
             node_purge_ms=profile.node_purge_ms,
+            beat_skew_ms=profile.beat_skew_ms,
             stale_check_ms=profile.stale_check_ms if profile.cloud else 0,
         ),
     )

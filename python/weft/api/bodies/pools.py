@@ -73,7 +73,7 @@ class PoolBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A node lives, and its pools are as they are. `timestamp` is the node's own clock, which nobody goes by."""
+    """A node lives, and its pools are as they are. `timestamp` is the node's own clock, by which only the guard goes."""
 
     timestamp: Text | None = None
     pools: Annotated[list[PoolBody], Meta(max_length=POOLS_MAX)] = []

@@ -26,7 +26,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         body=pools.HeartbeatBody,
         reply=pools.HeartbeatReply,
-        errors=(errors.CloudProfileOff, *NODE_ERRORS, *WRITE_ERRORS),
+        errors=(errors.CloudProfileOff, *NODE_ERRORS, errors.BeatReplayed, *WRITE_ERRORS),
     ),
     Route(
         operation="deregister_pool_node",
