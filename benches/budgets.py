@@ -39,8 +39,8 @@ def rows() -> dict[str, Row]:
 
 def run() -> list[Row]:
     heading(
-        f"budgets: {NODES} nodes, a beat each {BEAT_EVERY_S:.0f} s, {PLACEMENTS_PER_S} placements/s for {SECONDS:.0f} s "
-        "(the floor is the budget)"
+        f"budgets: {NODES} nodes, a beat each {BEAT_EVERY_S:.0f} s, {PLACEMENTS_PER_S} placements/s for "
+        f"{SECONDS:.0f} s (the floor is the budget)"
     )
     made = rows()
     with coordinator() as port:

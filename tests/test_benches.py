@@ -1,7 +1,6 @@
 """The judge of the figures: a promise that was missed is said so, and nothing is promised by accident."""
 
 import pytest
-
 from benches import budgets
 from benches.rounds import Row
 

@@ -313,6 +313,30 @@ def test_an_engine_that_is_ready_is_bound_once_and_unbound_when_it_is_not() -> N
     cloud(story)
 
 
+def test_every_replica_of_a_pool_is_bound() -> None:
+    async def story(door: Door) -> None:
+        replicas = [
+            {**SEED_BEAT["pools"][0], "url": f"http://10.0.0.1:{8081 + number}", "replica_id": f"r{number}"}
+            for number in range(3)
+        ]
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        await door.ok("POST", BEAT, {"pools": replicas})
+        node = (await listed(door))["gpu-node-1"]
+        assert [(one["pool"], one["replica"], one["url"]) for one in node["bindings"]] == [
+            ("pool-0", f"r{number}", f"http://10.0.0.1:{8081 + number}") for number in range(3)
+        ]
+        assert node["pools"] == ["pool-0", "pool-1"]
+        assert [pool["replica_id"] for pool in node["pool_status"]] == ["r0", "r1", "r2"]
+        text = (await door("GET", "/metrics", accept="text/plain")).text
+        assert 'orchd_pool_slots_free{node_id="gpu-node-1",pool_id="pool-0"} 9' in text
+        door.clock.advance(5_000)
+        await door.ok("POST", BEAT, {"pools": replicas[1:]})
+        kept = (await listed(door))["gpu-node-1"]["bindings"]
+        assert kept == node["bindings"][1:], "the others stay as they are"
+
+    cloud(story)
+
+
 def test_a_node_that_is_lost_has_no_adapter_bound() -> None:
     async def story(door: Door) -> None:
         pool = {**SEED_BEAT["pools"][0], "url": "http://10.0.0.1:8081"}

@@ -92,6 +92,19 @@ def test_a_placement_says_where_a_job_goes() -> None:
     cloud(story)
 
 
+def test_every_replica_of_a_pool_is_placed_on_and_has_its_own_slots() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        replica = {"pool_id": "pool-0", "ready": True, "slots_free": 2, "slots_total": 2}
+        described = [{**replica, "replica_id": name} for name in ("r0", "r1")]
+        await door.ok("POST", "/v2/nodes/a/heartbeat", {"pools": described})
+        placed = [(await place(door))["replica_id"] for _ in range(4)]
+        assert placed == ["r0", "r1", "r0", "r1"]
+        assert await refusal(door) == (503, "POOL_UNAVAILABLE")
+
+    cloud(story)
+
+
 def test_a_request_that_is_repeated_under_its_id_is_given_the_same_slot() -> None:
     async def story(door: Door) -> None:
         await join(door, "a", slots_free=2)
@@ -394,7 +407,7 @@ def test_the_table_of_jobs_is_bounded_and_the_oldest_is_forgotten_first() -> Non
     for name in "xyz":
         jobs.promise(PlacementId(name), candidate, JobNeeds(), session=name)
     assert len(jobs) == 2
-    assert jobs.promised == {(NodeId("a"), "p"): (3, 0)}, "a slot stays promised until the node speaks"
+    assert jobs.promised == {(NodeId("a"), "p", "r0"): (3, 0)}, "a slot stays promised until the node speaks"
     with pytest.raises(PlacementNotFound):
         jobs.find(PlacementId("x"), {})
     assert jobs.leaning("x") == (None, None)

@@ -1,4 +1,4 @@
-"""Three nodes and a way between one of them and the coordinator that can be cut: the node is offline, and comes back."""
+"""Three nodes, and a way between one of them and the coordinator that can be cut: it is offline, and comes back."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.process
 
 
 class Way:
-    """A way to a port on this machine. While it is cut nothing passes, and nobody is told: as when a cable is pulled."""
+    """A way to a port on this machine. While it is cut nothing passes, and nobody is told: a pulled cable."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -78,14 +78,14 @@ class Way:
 
 
 @pytest.fixture
-def way(cloud: Cloud) -> Iterator[Way]:  # noqa: F811
+def way(cloud: Cloud) -> Iterator[Way]:
     made = Way(cloud.port)
     yield made
     made.close()
 
 
 def test_a_node_behind_a_cut_way_is_offline_and_is_back_without_a_restart_when_it_heals(
-    cloud: Cloud,  # noqa: F811
+    cloud: Cloud,
     way: Way,
 ) -> None:
     coordinator = cloud.begin()
@@ -115,7 +115,7 @@ def test_a_node_behind_a_cut_way_is_offline_and_is_back_without_a_restart_when_i
     assert [line["node_id"] for line in lost] == ["c"]
 
 
-def placed_on(cloud: Cloud) -> str | None:  # noqa: F811
+def placed_on(cloud: Cloud) -> str | None:
     """Where a job goes now."""
     return cloud.ask("POST", "/v2/placements", {}).json().get("node_id")
 

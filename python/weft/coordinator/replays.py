@@ -27,15 +27,16 @@ class ReplayGuard:
         self._latest_ms: dict[NodeId, int] = {}
 
     def check(self, node_id: NodeId, timestamp: str | None) -> None:
-        """Take note of a beat. Raises `InvalidField` for a timestamp that is none or off, `BeatReplayed` for an old one."""
+        """Take note of a beat. Raises `InvalidField` for a time that is none or off, `BeatReplayed` for an old one."""
         if not self._skew_ms:
             return
         at_ms = _parse(node_id, timestamp)
         off_ms = at_ms - self._clock.now_ms()
         if abs(off_ms) > self._skew_ms:
+            where = "ahead of" if off_ms > 0 else "behind"
             raise InvalidField(
-                f"timestamp: it is {abs(off_ms)} ms {'ahead of' if off_ms > 0 else 'behind'} the coordinator's clock, and "
-                f"{self._skew_ms} ms are allowed; set the clocks right, or send a beat of now",
+                f"timestamp: it is {abs(off_ms)} ms {where} the coordinator's clock, and {self._skew_ms} ms are allowed;"
+                " set the clocks right, or send a beat of now",
                 field="timestamp",
                 node_id=node_id,
             )

@@ -54,9 +54,9 @@ class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of one pool.
+    """What a node says of one replica of a pool. One that names no `replica_id` is the only one there is.
 
-    `url` and `replica_id` name the engine an adapter binds to; `devices` None means that nobody said.
+    `url` is where the replica's engine answers and an adapter binds to; `devices` None means that nobody said.
     """
 
     pool_id: PoolIdText
@@ -73,7 +73,7 @@ class PoolBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A node lives, and its pools are as they are. `timestamp` is the node's own clock, by which only the guard goes."""
+    """A node lives, and its pools are as they are. `timestamp` is the node's own clock: only a guard goes by it."""
 
     timestamp: Text | None = None
     pools: Annotated[list[PoolBody], Meta(max_length=POOLS_MAX)] = []
