@@ -28,6 +28,7 @@ import msgspec
 from weft.model.errors import Misconfigured
 from weft.model.grant import http_token
 from weft.model.policy import COORDINATOR_HOST, COORDINATOR_PORT, COUNT_MAX, NODE_LOST_MS, NODE_PURGE_MS, STALE_CHECK_MS
+from weft.model.remedy import with_remedy
 
 SECRET_FILE: Final = "secret"  # noqa: S105 — the name of a file, not what is in it.
 SECRET_FILE_BYTES: Final = 32
@@ -244,6 +245,16 @@ def create_secret(directory: Path) -> bytes:
     return what is in it.
     """
     path = _existing_directory(directory) / SECRET_FILE
+    try:
+        return _create_secret(path)
+    except OSError as error:
+        raise Misconfigured(
+            with_remedy(f"cannot keep the cluster's secret in {directory}: {error.strerror}", error.errno),
+            variable="WEFT_DATA_DIR",
+        ) from error
+
+
+def _create_secret(path: Path) -> bytes:
     draft = path.with_name(f"{SECRET_FILE}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

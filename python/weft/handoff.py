@@ -145,7 +145,7 @@ class EnginePools:
 
 
 def to_snapshot(handoff: Handoff) -> PoolSnapshot:
-    """The replica an engine makes ready. One that does not count its slots has one; never are more free than there are."""
+    """The replica an engine makes ready. One that does not count its slots has one."""
     total = handoff.slots_total if handoff.slots_total is not None else handoff.slots
     total = 1 if total is None else total
     return PoolSnapshot(

@@ -35,7 +35,7 @@ class ReplayGuard:
         if abs(off_ms) > self._skew_ms:
             where = "ahead of" if off_ms > 0 else "behind"
             raise InvalidField(
-                f"timestamp: it is {abs(off_ms)} ms {where} the coordinator's clock, and {self._skew_ms} ms are allowed;"
+                f"timestamp: it is {abs(off_ms)} ms {where} the coordinator's clock, {self._skew_ms} ms are allowed;"
                 " set the clocks right, or send a beat of now",
                 field="timestamp",
                 node_id=node_id,
