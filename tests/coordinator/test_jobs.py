@@ -139,10 +139,12 @@ def test_a_job_that_ends_before_the_node_spoke_gives_its_slot_back_once() -> Non
         job = await place(door)
         ended = await door("DELETE", f"/v2/placements/{job['placement_id']}")
         assert (ended.status_code, ended.content) == (204, b"")
-        again = await door("DELETE", f"/v2/placements/{job['placement_id']}")
-        assert (again.status_code, again.json()["code"]) == (404, "PLACEMENT_NOT_FOUND")
         await place(door)
-        assert await refusal(door) == (503, "POOL_UNAVAILABLE")
+        again = await door("DELETE", f"/v2/placements/{job['placement_id']}")
+        assert (again.status_code, again.content) == (204, b""), "a caller that lost the answer asks again"
+        assert await refusal(door) == (503, "POOL_UNAVAILABLE"), "and takes nobody else's slot away"
+        shown = await door("GET", f"/v2/placements/{job['placement_id']}")
+        assert (shown.status_code, shown.json()["code"]) == (404, "PLACEMENT_NOT_FOUND")
 
     cloud(story)
 
@@ -412,6 +414,18 @@ def test_the_table_of_jobs_is_bounded_and_the_oldest_is_forgotten_first() -> Non
         jobs.find(PlacementId("x"), {})
     assert jobs.leaning("x") == (None, None)
     assert jobs.leaning("z") == ("a", None)
+
+
+def test_ended_jobs_are_remembered_up_to_a_bound() -> None:
+    jobs = Jobs(FakeClock(), jobs_max=2)
+    for name in "xyz":
+        jobs.keep_fixed(PlacementId(name), "default", "r0")
+        jobs.end(PlacementId(name))
+    for name in "yz":
+        jobs.end(PlacementId(name))
+        assert PlacementId(name) in jobs, "an id that was given once is not given again"
+    with pytest.raises(PlacementNotFound):
+        jobs.end(PlacementId("x"))
 
 
 def test_decisions_are_counted_by_strategy_and_outcome() -> None:

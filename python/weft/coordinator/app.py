@@ -295,6 +295,7 @@ class Coordinator:
             "show_availability": self._dispatching.show_availability,
             "watch_events": self._watch.stream,
             "register_object": objects.register,
+            "delete_object": objects.delete,
             "show_object": objects.show,
             "show_object_targets": objects.show_targets,
             "list_objects": objects.show_all,

@@ -17,7 +17,16 @@ OBJECTS: Final[tuple[Route, ...]] = (
         family=Family.STORAGE,
         body=objects.ObjectBody,
         reply=storage.Done,
-        errors=WRITE_ERRORS,
+        errors=(errors.ObjectBeingDeleted, *WRITE_ERRORS),
+    ),
+    Route(
+        operation="delete_object",
+        method="DELETE",
+        path="/object/{hash}",
+        summary="Let there be no such object any more; its holders hear in their next beats to let go of it.",
+        family=Family.STORAGE,
+        reply=storage.Done,
+        errors=(errors.ObjectNotFound, *WRITE_ERRORS),
     ),
     Route(
         operation="show_object",
