@@ -19,13 +19,14 @@ import uvloop
 from benches.control import stopped
 from benches.load import TOKEN, spell
 from benches.registry import line, start
-from benches.rounds import Row, heading, measured, show
+from benches.rounds import ROUNDS, Row, heading, measured, show
 
 NODES = 50
 BEAT_EVERY_S = 10.0
 PLACEMENTS_PER_S = 1_000
 CONNECTIONS = 32
-SECONDS = 20.0
+SECONDS = 10.0
+ROUNDS_MAX = 3
 SLOTS = 1_000_000
 BUDGET_MS = {"register_ms": 5_000, "beat_ms": 1_000, "place_ms": 100}
 """What may pass at most at the 99th percentile: the node seed's specification, 11001 to 11003."""
@@ -43,14 +44,16 @@ def run() -> list[Row]:
         f"{SECONDS:.0f} s (the floor is the budget)"
     )
     made = rows()
-    with coordinator() as port:
-        sample = measured([sys.executable, "-m", "benches.budgets", str(port), str(SECONDS)])
-    for key, row in made.items():
-        row.weft.append(sample[key])
+    for _ in range(min(ROUNDS, ROUNDS_MAX)):
+        with coordinator() as port:
+            sample = measured([sys.executable, "-m", "benches.budgets", str(port), str(SECONDS)])
+        for key, row in made.items():
+            row.weft.append(sample[key])
+        print(f"{sample['placed']:.0f} placements, {sample['beats']:.0f} beats, {sample['refused']:.0f} refused")
+        if sample["refused"] or sample["placed"] < PLACEMENTS_PER_S * SECONDS:
+            raise SystemExit("the load was not carried: a budget that is kept by refusing is not kept")
+    for row in made.values():
         show(row)
-    print(f"{sample['placed']:.0f} placements, {sample['beats']:.0f} beats, {sample['refused']:.0f} refused")
-    if sample["refused"] or sample["placed"] < 0.99 * PLACEMENTS_PER_S * SECONDS:
-        raise SystemExit("the load was not carried: a budget that is kept by refusing is not kept")
     return list(made.values())
 
 

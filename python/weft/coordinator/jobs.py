@@ -10,9 +10,9 @@ slots at once four are given one.
 What if a node speaks after a job was placed and before the job reached it? Then the slot shows as free once more, and
 may be promised twice; the pool refuses the second job, as it has to refuse any it has no room for.
 
-What if the answer to the end of a job is lost, and the caller ends it again? Ended jobs are remembered, as many as there
-may be jobs, and ending one of them says the same again and frees nothing. To a coordinator that was started in between
-the job is unknown, which means the same to the caller: it holds no slot.
+What if the answer to the end of a job is lost, and the caller ends it again? Ended jobs are remembered, as many as
+there may be jobs, and ending one of them says the same again and frees nothing. To a coordinator that was started in
+between the job is unknown, which means the same to the caller: it holds no slot.
 """
 
 from collections import OrderedDict
