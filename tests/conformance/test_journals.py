@@ -28,6 +28,7 @@ from weft.model.errors import (
     PositionTaken,
 )
 from weft.model.ids import Position
+from weft.model.journal import JournalKind, JournalPlace
 
 Opener = Callable[[], Awaitable[Journal]]
 LOG = World.founded(*(node(str(number)) for number in range(3))).log
@@ -36,7 +37,7 @@ for number in range(10):
     LONG.do(node(str(number)))
 
 
-JOURNALS = ("memory", "sqlite", "nats", "postgres")
+JOURNALS = ("memory", "sqlite", "disk", "nats", "postgres")
 SHARED = ("memory", "nats", "postgres")
 _names = itertools.count(1)
 
@@ -57,6 +58,8 @@ def opener_of(request: pytest.FixtureRequest, kind: str, directory: Path) -> Ope
         return coroutine(MemoryJournal)
     if kind == "sqlite":
         return coroutine(lambda: SqliteJournal(directory))
+    if kind == "disk":
+        return lambda: open_journal(JournalPlace(kind=JournalKind.SQLITE), directory)
     place = request.getfixturevalue(f"{kind}_server").place(f"suite{next(_names)}")
     return lambda: open_journal(place, directory)
 

@@ -55,7 +55,7 @@ async def post(stage: CelestiaStage, data: bytes, **other: object) -> int:
 
 
 def count_of(stage: CelestiaStage, method: str) -> int:
-    return stage.node.calls.count(method)
+    return stage.node.calls[method]
 
 
 def test_what_is_put_on_the_chain_is_signed(tmp_path: Path) -> None:

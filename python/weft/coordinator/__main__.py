@@ -131,6 +131,7 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
         limits=Limits(
             node_lost_ms=profile.node_timeout_ms,
             node_purge_ms=profile.node_purge_ms,
+            beat_skew_ms=profile.beat_skew_ms,
             stale_check_ms=profile.stale_check_ms if profile.cloud else 0,
             term_lease_ms=settings.term_lease_ms,
         ),

@@ -36,6 +36,7 @@ from weft.coordinator.pools import PoolNodes
 from weft.coordinator.ports import Clock, Random
 from weft.coordinator.rebuilding import Rebuilding
 from weft.coordinator.regions import Regions
+from weft.coordinator.replays import ReplayGuard
 from weft.coordinator.roster import Roster
 from weft.coordinator.snapshots import Snapshots
 from weft.coordinator.storage import StorageNodes
@@ -74,6 +75,8 @@ from weft.telemetry import Log, Metrics
 CLUSTER_NAME = "weft"
 """What a cluster is called when its first node comes through a door that knows no clusters."""
 
+_ENDED_FIRST = frozenset({"sweep", "terms", "shipping"})
+"""The tasks that find work for the writer, or only wait for its turn to come."""
 _UNHEARD_MS = 2**52
 """Longer than any silence: who hears nobody, because another coordinator is beaten to, finds nobody silent."""
 
@@ -82,6 +85,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The policy's numbers a coordinator works with; a test may want them shorter."""
 
     attach_ms_max: int = ATTACH_MS_MAX
+    beat_skew_ms: int = 0
     append_ms_max: int = REQUEST_MS_MAX
     available_ms_max: int = AVAILABLE_MS_MAX
     lease_ms: int = LEASE_MS
@@ -171,9 +175,11 @@ class Coordinator:
         self._acknowledgement = availability.acknowledgement
         self.bindings = Bindings(clock, log)
         self._chronicle = Chronicle(lambda: self.writer.state, self._beats, self._observations, log, self.metrics)
+        self._replays = ReplayGuard(clock, limits.beat_skew_ms)
         self._pools = PoolNodes(
             self.writer,
             self._beats,
+            self._replays,
             self._observations,
             self.bindings,
             self._chronicle,
@@ -258,6 +264,7 @@ class Coordinator:
         self.writer.listen(self.healer.on_merged)
         self.writer.listen(self._observations.on_merged)
         self.writer.listen(self._jobs.on_merged)
+        self.writer.listen(self._replays.on_merged)
         self.writer.listen(self.bindings.on_merged)
         self.writer.listen(self._chronicle.on_merged)
         self.writer.listen(self._leases.on_merged)
@@ -287,9 +294,12 @@ class Coordinator:
         self.drain()
         self.writer.close()
         if self._tasks:
-            for task in self._tasks[1:]:
+            writing, *others = self._tasks
+            # What ships is not among those that end here: it first ships what the writer still writes.
+            ending = [task for task in others if task.get_name() in _ENDED_FIRST]
+            for task in ending:
                 task.cancel()
-            await asyncio.wait(self._tasks[:2])
+            await asyncio.wait({writing, *ending})
         if self.availability is not None:
             await self.availability.stop()
         if self._terms is not None:
@@ -422,6 +432,7 @@ class Coordinator:
             "show_state": self.rebuilding.show,
             "rebuild_state": self.rebuilding.rebuild,
             "register_object": objects.register,
+            "delete_object": objects.delete,
             "show_object": objects.show,
             "show_object_targets": objects.show_targets,
             "list_objects": objects.show_all,

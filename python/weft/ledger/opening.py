@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from weft.ledger.disk import open_disk_journal
 from weft.ledger.journal import Journal, SharedJournal
 from weft.ledger.memory import MemoryJournal
-from weft.ledger.sqlite import SqliteJournal
 from weft.model.errors import Misconfigured
 from weft.model.journal import JournalKind, JournalPlace
 
@@ -15,7 +15,7 @@ async def open_journal(place: JournalPlace, directory: Path) -> Journal:
         case JournalKind.MEMORY:
             return MemoryJournal()
         case JournalKind.SQLITE:
-            return SqliteJournal(directory)
+            return open_disk_journal(directory)
         case JournalKind.NATS | JournalKind.POSTGRES:
             return await open_shared_journal(place)
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from weft.api.bodies import ledger
 from weft.api.errors import Family
-from weft.api.route import BODY_ERRORS, Route
+from weft.api.route import Route
 from weft.model import errors
 from weft.model.policy import KIB, LAYER_BLOB_BYTES_MAX
 
@@ -27,7 +27,6 @@ LEDGER: Final[tuple[Route, ...]] = (
             errors.LayerUnknown,
             errors.LayerRefused,
             errors.Unavailable,
-            *BODY_ERRORS,
         ),
     ),
     Route(

@@ -4,7 +4,7 @@ from typing import Final
 
 from weft.api.bodies import state
 from weft.api.errors import Family
-from weft.api.route import BODY_ERRORS, Route
+from weft.api.route import Route
 from weft.model import errors
 
 STATE: Final[tuple[Route, ...]] = (
@@ -31,7 +31,6 @@ STATE: Final[tuple[Route, ...]] = (
             errors.LayerFailed,
             errors.NoLayer,
             errors.Unavailable,
-            *BODY_ERRORS,
         ),
     ),
 )

@@ -86,7 +86,10 @@ class BlobServer:
             raise self._unknown(commitment, "did not answer") from error
         match answer.status:
             case 200:
-                put = self._decode(answer, Put, f"about {commitment}")
+                try:
+                    put = self._decode(answer, Put, "to a put")
+                except LayerFailed as error:
+                    raise self._unknown(commitment, "answered what nobody understands") from error
                 if put.commitment != commitment:
                     raise self._unknown(commitment, f"answered about {put.commitment}")
                 return put

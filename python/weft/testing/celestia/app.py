@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections import Counter
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -46,7 +47,7 @@ class NodeDouble:
         self.latency_ms = 0
         self.status: int | None = None
         self.is_syncing = False
-        self.calls: list[str] = []
+        self.calls: Counter[str] = Counter()
         self._secret = secret
         self._connections_max = connections_max
         self._open = 0
@@ -105,7 +106,7 @@ class NodeDouble:
         if not isinstance(asked, dict) or not isinstance(asked.get("method"), str):
             return 400, _error(number, _INVALID_REQUEST, "Invalid request")
         name, params = asked["method"], asked.get("params")
-        self.calls.append(name)
+        self.calls[name] += 1
         method = METHODS.get(name)
         if method is None:
             return 500, _error(number, _METHOD_NOT_FOUND, f"method '{name}' not found")
