@@ -314,6 +314,22 @@ def test_a_job_that_was_reset_stays_so_when_its_node_returns_and_the_session_avo
     cloud(story)
 
 
+def test_a_node_that_is_back_and_has_not_spoken_of_its_pools_is_given_nothing_on_the_strength_of_its_old_word() -> None:
+    async def story(door: Door) -> None:
+        await join(door, "a", slots_free=1)
+        first = await place(door)
+        await door.pass_time(NODE_LOST_MS + 1)
+        await door.coordinator.sweep.look()
+        assert (await door("GET", f"/v2/placements/{first['placement_id']}")).json()["code"] == "WORKER_RESET"
+        # The first half of a beat: the node counts as heard, and what it says of its pools comes next.
+        await door.coordinator._beats.hear_of(NodeId("a"))
+        assert await refusal(door) == (503, "POOL_UNAVAILABLE")
+        await beat(door, "a", slots_free=1)
+        assert (await place(door))["node_id"] == "a"
+
+    cloud(story)
+
+
 def test_a_node_that_beats_again_is_placed_on_again_by_itself() -> None:
     async def story(door: Door) -> None:
         await join(door, "a")

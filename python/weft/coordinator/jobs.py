@@ -156,8 +156,11 @@ class Jobs:
             self._promised.pop(key, None)
 
     def lose_node(self, node_id: NodeId) -> None:
-        """A node was lost, and every job on it."""
-        self.settle(node_id)
+        """A node was lost, and every job on it.
+
+        What was promised of it stays promised: should it come back, its pools are described as they were until it
+        speaks of them, and somebody may ask in between.
+        """
         self._lost |= self._on_node.pop(node_id, set())
         for session, seen in list(self._sessions.items()):
             if seen.node_id == node_id and not seen.failed:
