@@ -301,6 +301,19 @@ def test_a_journal_that_cannot_be_read_for_a_while_delays_shipping_and_loses_not
     live(story)
 
 
+def test_a_primary_that_hangs_does_not_hold_up_the_start() -> None:
+    async def story(lab: Lab) -> None:
+        lab.primary.latency_ms = 10**9
+        began_s = lab.loop.time()
+        await lab.serve(POLICY.__class__(interval_ms=60_000))
+        assert lab.loop.time() - began_s < 1.0
+        lab.primary.latency_ms = 0
+        await lab.availability.monitor.look(P)
+        assert 'weft_layer_requests{role="primary",kind="health_check"} 2' in lab.coordinator.metrics.text()
+
+    live(story)
+
+
 def test_health_of_every_standing_in_the_seeds_words() -> None:
     words = {}
 

@@ -78,6 +78,9 @@ class Availability:
             metrics,
             available_ms_max=available_ms_max,
         )
+        metrics.gauges(
+            "weft_layer_requests", "Requests to availability layers, by role and kind.", ("role", "kind"), self._counted
+        )
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self, position: Position, cluster_id: ClusterId) -> "asyncio.Task[None]":
@@ -104,6 +107,13 @@ class Availability:
         waiting = {blob.position for blob in await self.pending.read(0, CONSISTENCY_BATCHES_MAX)}
         batches = [commit_to(self._wrap(sealed)) for sealed in newest if sealed.batch.position not in waiting]
         return await compare(self.router, self.pending, batches)
+
+    def _counted(self) -> dict[tuple[str, ...], float]:
+        return {
+            (role.value, kind): float(getattr(layer.counts, f"{kind}_count"))
+            for role, layer in self.layers.items()
+            for kind in ("post", "get", "error", "health_check", "retry")
+        }
 
     def _wrap(self, sealed: SealedBatch) -> bytes:
         batch = sealed.batch
