@@ -1,10 +1,11 @@
 """The states of availability: every edge of the table, no other, and what sequences of checks lead to."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
-from weft.core.failover import ACTIVE, EDGES, begin, observe, reconcile
+from weft.core.failover import ACTIVE, EDGES, begin, draw, observe, reconcile
 from weft.model.availability import Evidence, Role, Standing, Thresholds, Watched
 
 GOOD, BAD = True, False
@@ -166,3 +167,8 @@ def test_writes_go_where_the_standing_says() -> None:
         S.RECOVERING: Role.PRIMARY,
         S.UNAVAILABLE: None,
     }
+
+
+def test_the_table_in_the_documentation_is_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
+    assert "\n".join(draw()) in page

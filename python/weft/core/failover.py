@@ -1,8 +1,8 @@
 """Failover: the states of availability as a table, and what a check of a layer adds up to.
 
-    state        evidence                          next
-    healthy      the primary failed a check        warning
-    warning      the primary is out, the …         degraded
+    standing     evidence             next
+    healthy      failed               warning
+    warning      out, to secondary    degraded
 
 The table is all there is: an edge that is not in it cannot be taken. Failures and successes are counted, never timed,
 so that a clock that jumps moves nothing. A primary that is slow passes; a primary that answers that it is unavailable
@@ -87,11 +87,12 @@ def reconcile(watched: Watched) -> Watched:
 
 
 def draw() -> Iterator[str]:
-    """The table as lines of Markdown, for the documentation."""
-    yield "| standing | evidence | next |"
-    yield "|---|---|---|"
-    for (before, evidence), after in EDGES.items():
-        yield f"| {before.value} | {evidence.value} | {after.value} |"
+    """The table as lines of Markdown, for the documentation. A dot is an edge that is not there."""
+    yield f"| standing | {' | '.join(evidence.value for evidence in Evidence)} |"
+    yield "|---" * (len(Evidence) + 1) + "|"
+    for before in Standing:
+        cells = [EDGES[before, evidence].value if (before, evidence) in EDGES else "·" for evidence in Evidence]
+        yield f"| **{before.value}** | {' | '.join(cells)} |"
 
 
 def _observe_success(watched: Watched, thresholds: Thresholds) -> Watched:

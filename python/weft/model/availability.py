@@ -37,13 +37,20 @@ class Standing(StrEnum):
 class Evidence(StrEnum):
     """What was learned. Counting is done where it is learned; the table knows only what it means."""
 
-    FAILED = "the primary failed a check"
-    SUCCEEDED = "the primary passed a check"
-    OUT_TO_SECONDARY = "the primary is out, the secondary is healthy"
-    OUT_TO_EMERGENCY = "the primary and the secondary are out, the emergency layer is healthy"
-    OUT_OF_LAYERS = "no layer is healthy"
-    RECOVERED = "the primary passed enough checks in a row"
-    RECONCILED = "the primary holds everything"
+    FAILED = "failed"
+    """The primary failed a check."""
+    SUCCEEDED = "passed"
+    """The primary passed a check."""
+    OUT_TO_SECONDARY = "out, to secondary"
+    """The primary is out, and the secondary is healthy."""
+    OUT_TO_EMERGENCY = "out, to emergency"
+    """The primary and the secondary are out, and the emergency layer is healthy."""
+    OUT_OF_LAYERS = "out, to none"
+    """No layer is healthy."""
+    RECOVERED = "recovered"
+    """The primary passed enough checks in a row."""
+    RECONCILED = "reconciled"
+    """The primary holds everything that was pending."""
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,12 +9,15 @@ write.before, write.after, name.before, name.after, sync.before, sync.after, rem
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from weft.ledger import Journal
+from weft.ledger.layer import Commitment, Cursor, Layer, LayerHealth, Receipt, Scan
+from weft.ledger.pending import PendingList
 from weft.ledger.snapshot import SnapshotFolder
+from weft.model.availability import Role
 from weft.model.batch import SealedBatch
 from weft.model.canonical import Digest
 from weft.model.ids import Position
@@ -22,13 +25,16 @@ from weft.receipts import SigningKey
 
 _WRITES: Final = ("append", "trim", "write", "name", "sync", "remove")
 STEPS: Final = tuple(f"{verb}.{when}" for verb in _WRITES for when in ("before", "after"))
+_SHIPS: Final = ("ship", "fall", "list", "bring", "settle")
+SHIPPING_STEPS: Final = tuple(f"{verb}.{when}" for verb in _SHIPS for when in ("before", "after"))
+"""Of a batch on its way: put to the primary, put to a fallback, put on the pending list, brought home, taken off it."""
 
 
 class Failpoint:
     """Strikes when its step is passed for the so-manieth time."""
 
     def __init__(self, step: str, count: int = 1) -> None:
-        assert step in STEPS, f"{step} is no step of {', '.join(STEPS)}"
+        assert step in STEPS + SHIPPING_STEPS, f"{step} is no step of {', '.join(STEPS + SHIPPING_STEPS)}"
         self._step = step
         self._left = count
 
@@ -83,6 +89,69 @@ class KilledJournal:
     async def close(self) -> None:
         """Let go of what is held."""
         await self._inner.close()
+
+
+class KilledLayer:
+    """A layer whose process may end before or after it has put something there."""
+
+    def __init__(self, inner: Layer, point: Failpoint, verb: Callable[[], str]) -> None:
+        self._inner = inner
+        self._point = point
+        self._verb = verb
+
+    @property
+    def name(self) -> str:
+        """The layer's."""
+        return self._inner.name
+
+    @property
+    def blob_bytes_max(self) -> int:
+        """The layer's."""
+        return self._inner.blob_bytes_max
+
+    async def put(self, blob: bytes) -> Receipt:
+        """Keep a blob."""
+        verb = self._verb()
+        self._point.passed(f"{verb}.before")
+        receipt = await self._inner.put(blob)
+        self._point.passed(f"{verb}.after")
+        return receipt
+
+    async def get(self, commitment: Commitment) -> bytes:
+        """A blob."""
+        return await self._inner.get(commitment)
+
+    async def scan(self, after: Cursor, count_max: int) -> Scan:
+        """What was kept after a cursor."""
+        return await self._inner.scan(after, count_max)
+
+    async def probe(self) -> LayerHealth:
+        """Whether a put would work now."""
+        return await self._inner.probe()
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._inner.close()
+
+
+class KilledList(PendingList):
+    """A pending list whose process may end before or after it is written."""
+
+    point: Failpoint
+
+    async def add(
+        self, commitment: str, source: Role, stored_at_ms: int, size_bytes: int, position: Position | None = None
+    ) -> None:
+        """Put a blob on the list."""
+        self.point.passed("list.before")
+        await super().add(commitment, source, stored_at_ms, size_bytes, position)
+        self.point.passed("list.after")
+
+    async def settle(self, commitments: Iterable[str]) -> None:
+        """Take blobs off the list."""
+        self.point.passed("settle.before")
+        await super().settle(commitments)
+        self.point.passed("settle.after")
 
 
 class KilledFolder(SnapshotFolder):
