@@ -26,7 +26,8 @@ NAMESPACE = "00" * 19 + "77656674000000000001"
 VALIDATORS = 4
 INTERVAL_MS = 500
 FAILURES = 3
-WRITES = 20
+WRITES = 12
+BLOCK_MS = 100
 # How long a process may take until it listens, and anything here until it is seen.
 _START_S = 20.0
 _SEEN_S = 30.0
@@ -93,7 +94,7 @@ def tell(console: Console) -> None:
         chain = _start_chain(crew, node_secret)
         validators = [_start_witness(crew, "validator", number) for number in range(VALIDATORS)]
         emergency = _start_witness(crew, "emergency", 0)
-        console.print(f"primary     a double of a Celestia node, port {chain.port}, a block every 200 ms")
+        console.print(f"primary     a double of a Celestia node, port {chain.port}, a block every {BLOCK_MS} ms")
         console.print(f"secondary   {VALIDATORS} validators that keep and sign, three must")
         console.print(f"emergency   one server that keeps what nothing else takes, {emergency[1]}")
         url = _start_coordinator(crew, chain, [validator[1] for validator in validators], emergency[1])
@@ -232,6 +233,7 @@ def _start_chain(crew: Crew, secret: str, port: int = 0) -> Chain:
     child = crew.start(
         "celestia double",
         *("-m", "weft.testing.celestia", "--port", str(port), "--secret", secret),
+        *("--block-ms", str(BLOCK_MS)),
         *("--file", str(crew.folder / "chain")),
     )
     line = child.line_with("listening on", _START_S)
