@@ -1,6 +1,7 @@
 """GET /state and POST /state/rebuild: the living state beside one that is rebuilt."""
 
 import asyncio
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -237,5 +238,22 @@ def test_a_memory_journal_has_no_snapshots() -> None:
     async def tell() -> None:
         async with coordinator_door(MemoryJournal()) as door:
             assert door.coordinator.snapshots.newest == 0
+
+    asyncio.run(tell())
+
+
+def test_a_snapshot_is_put_into_a_layer_and_a_rebuild_from_there_needs_nothing_from_before_it() -> None:
+    async def tell() -> None:
+        clock, random = FakeClock(), CountingRandom()
+        layer = MemoryLayer(clock, random)
+        with tempfile.TemporaryDirectory() as folder:
+            made = settings(Path(folder))
+            async with coordinator_door(SqliteJournal(Path(folder)), layers={Role.PRIMARY: layer}, **made) as door:
+                await populate(door)
+                position = await door.coordinator.snapshots.take()
+                await door.ok("POST", "/nodes", seed_node("after"))
+                layer._blobs = layer._blobs[position:]
+                report = await door.ok("POST", "/state/rebuild", {"from": "primary"})
+                assert (report["same"], report["behind"], report["began_at"]) == (True, 0, position)
 
     asyncio.run(tell())

@@ -214,6 +214,7 @@ class Coordinator:
             every_events=limits.snapshot_events,
             kept_batches=limits.kept_batches,
             shipped=None if self.availability is None else self.availability.shipper.noted,
+            post=None if self.availability is None else self.availability.post,
         )
         publisher = SigningKey.from_secret(secret, Domain.PUBLISHER).public
         self.rebuilding = Rebuilding(self.writer, journal, self.snapshots, clock, publisher)

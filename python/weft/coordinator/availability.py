@@ -19,7 +19,7 @@ from weft.ledger.meter import MeteredLayer
 from weft.ledger.monitor import Monitor
 from weft.ledger.pending import PendingList
 from weft.ledger.reconciler import Reconciler
-from weft.ledger.router import Router
+from weft.ledger.router import Placed, Router, choose_active
 from weft.model.availability import AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
 from weft.model.errors import BlobForeign, Failed
@@ -103,6 +103,10 @@ class Availability:
         for layer in self.layers.values():
             await layer.close()
         await self.pending.close()
+
+    async def post(self, blob: bytes) -> Placed:
+        """Have a layer keep a blob that is no batch, in time or not at all. Raises `LayerFailed`."""
+        return await self.router.store(blob, choose_active, within_ms=AVAILABLE_MS_MAX)
 
     async def compare(self) -> Consistency:
         """The consistency report: bytes on both sides, and the end of the log in the primary."""

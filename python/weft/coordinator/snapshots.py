@@ -10,14 +10,14 @@ refuses to start, and says which positions are missing and how to rebuild them.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from weft.coordinator.writer import Writer
 from weft.core.snapshot import Answered, Snapshot, capture, describe, restore
 from weft.core.state import Draft, State
 from weft.ledger import Journal
 from weft.ledger.snapshot import SnapshotFolder
-from weft.model.errors import JournalDamaged, JournalFailed, SnapshotDamaged, SnapshotFailed
+from weft.model.errors import Failed, JournalDamaged, JournalFailed, SnapshotDamaged, SnapshotFailed
 from weft.model.events import Event
 from weft.model.ids import Position
 from weft.model.policy import JOURNAL_KEPT_BATCHES, SNAPSHOT_EVENTS
@@ -39,11 +39,14 @@ class Snapshots:
         every_events: int = SNAPSHOT_EVENTS,
         kept_batches: int = JOURNAL_KEPT_BATCHES,
         shipped: Callable[[], Position] | None = None,
+        post: Callable[[bytes], Awaitable[object]] | None = None,
     ) -> None:
         """`trims` where the journal is this coordinator's alone: another's snapshots may be older than ours.
 
-        What is not `shipped` to a layer stays in the journal: it is the list of what is still to be shipped.
+        What is not `shipped` to a layer stays in the journal: it is the list of what is still to be shipped. `post`
+        puts a piece of a snapshot into a layer, for whoever rebuilds from it when it has pruned what came before.
         """
+        self._post = post
         self._shipped = shipped
         self._writer = writer
         self._journal = journal
@@ -66,7 +69,7 @@ class Snapshots:
         if (newest := next(iter(self._folder.positions()), 0)) > tail:
             raise JournalDamaged(
                 f"the journal ends at position {tail}, and {self._folder.directory} has a snapshot of {newest}: the "
-                " journal is an older copy, or lost. Restore it, or run: weft ledger rebuild --from LAYER",
+                "journal is an older copy, or lost. Restore it, or run: weft ledger rebuild --from LAYER",
                 position=tail + 1,
             )
         for position in self._folder.positions():
@@ -104,7 +107,9 @@ class Snapshots:
             raise SnapshotFailed("this coordinator keeps no snapshots: its journal is in memory")
         if self._taking is not None:
             await asyncio.shield(self._taking)
-        return await self._write(self._folder)
+        position = await self._write(self._folder)
+        await self._publish(self._folder)
+        return position
 
     @property
     def newest(self) -> Position:
@@ -131,6 +136,7 @@ class Snapshots:
         try:
             await self._write(folder)
             await self._let_go(folder)
+            await self._publish(folder)
         except (SnapshotFailed, JournalFailed) as error:
             self._log.error("a snapshot could not be finished", code=error.code, reason=error.message)
         finally:
@@ -143,6 +149,20 @@ class Snapshots:
         self._taken.add()
         self._log.info("snapshot taken", position=held.marks.position)
         return held.marks.position
+
+    async def _publish(self, folder: SnapshotFolder) -> None:
+        """Put the newest snapshot into a layer, where there is one and this coordinator writes.
+
+        One that no layer takes is none the worse: the log is there, and the next snapshot is put as well.
+        """
+        if self._post is None or not self._writer.reigns:
+            return
+        position = self.newest
+        try:
+            for envelope in await asyncio.to_thread(folder.envelopes, position):
+                await self._post(envelope)
+        except Failed as error:
+            self._log.warning("a snapshot was put into no layer", position=position, reason=error.message)
 
     async def _let_go(self, folder: SnapshotFolder) -> None:
         """Trim the journal below the oldest snapshot kept, and below what readers may still want."""

@@ -52,6 +52,8 @@ _EXPECTED: Final = "Nats-Expected-Last-Sequence"
 _SEQUENCE: Final = "Nats-Sequence"
 _WRONG_SEQUENCE: Final = "wrong last sequence"
 _READ_COUNT_MAX: Final = 512
+_VERSION_MIN: Final = (2, 12)
+"""Older servers answer a question with one message, and were not tried."""
 _PAUSE_S: Final = 0.05
 """Between two questions to servers that are choosing a leader, or to a replica that has not caught up."""
 _ENGINE_ERRORS: Final = (NatsError, JetStreamError, OSError, TimeoutError)
@@ -89,6 +91,14 @@ class NatsJournal:
                 )
         except _ENGINE_ERRORS as error:
             raise JournalFailed(f"cannot reach {place.shown}: {_told(error)}", path=place.shown) from error
+        version = connection.connected_server_version
+        if (version.major, version.minor) < _VERSION_MIN:
+            await connection.close()
+            raise Misconfigured(
+                f"the NATS server at {place.shown} is {version.major}.{version.minor}; the journal needs "
+                f"{_VERSION_MIN[0]}.{_VERSION_MIN[1]} or newer",
+                variable="WEFT_JOURNAL",
+            )
         journal = cls(place, connection)
         try:
             await journal._prepare()
