@@ -303,6 +303,56 @@ def test_history_is_never_skipped_a_reader_that_fell_behind_the_tail_is_told_whe
     play(tmp_path, story)
 
 
+def test_no_history_is_skipped_by_a_reader_that_is_more_than_a_thousand_heights_behind(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        first = await stage.layer.put(b"long ago")
+        for _ in range(1_200):
+            stage.chain.produce()
+        last = await stage.layer.put(b"just now")
+        assert last.height > first.height + 1_200
+        reader = stage.new_layer("reader")
+        assert (await listed(reader))[0] == [b"long ago", b"just now"]
+        await reader.close()
+
+    play(tmp_path, story)
+
+
+def test_two_who_put_the_same_blob_at_once_pay_once(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        first, second = await asyncio.gather(stage.layer.put(BLOB), stage.layer.put(BLOB))
+        assert first == second
+        assert len(stage.chain.blobs(first.height)) == 1
+
+    play(tmp_path, story)
+
+
+def test_a_put_that_is_given_up_ends_at_once_and_the_blob_may_still_land(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        stage.stand_still()
+        putting = asyncio.create_task(stage.layer.put(BLOB))
+        while not count_of(stage, "blob.Submit"):  # noqa: ASYNC110 — the double has no event for it.
+            await asyncio.sleep(0.005)
+        putting.cancel()
+        await asyncio.wait({putting}, timeout=1)
+        assert putting.cancelled()
+        stage.go_on()
+        await stage.layer.put(BLOB)
+        assert count_of(stage, "blob.Submit") == 1
+
+    play(tmp_path, story)
+
+
+def test_a_network_that_was_begun_anew_is_given_what_it_has_forgotten(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        await stage.layer.put(BLOB)
+        stage.chain._blobs.clear()
+        receipt = await stage.layer.put(BLOB)
+        assert stage.chain.blobs(receipt.height)
+        assert await stage.layer.put(BLOB) == receipt
+
+    play(tmp_path, story)
+
+
 def test_a_node_that_syncs_is_unavailable_and_one_that_is_slow_is_degraded(tmp_path: Path) -> None:
     async def story(stage: CelestiaStage) -> None:
         stage.node.is_syncing = True

@@ -77,8 +77,10 @@ class CelestiaLayer:
         deadline = self._deadline()
         commitment = commit_to(blob)
         place = await self._archive.place_of(commitment)
-        if place is not None and await self._stands(place, deadline):
-            return Receipt(commitment, place.height)
+        if place is not None:
+            if await self._stands(place, deadline):
+                return Receipt(commitment, place.height)
+            await self._archive.forget(place)
         sealed = self._publisher.outer(blob)
         try:
             await self._archive.keep([(commitment, blob)])
