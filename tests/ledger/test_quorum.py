@@ -239,7 +239,7 @@ def test_no_history_is_skipped_when_too_few_validators_answer_to_know_it_whole(t
 
 def test_no_history_is_skipped_when_a_validator_comes_back_with_what_it_alone_keeps(tmp_path: Path) -> None:
     async def story(stage: QuorumStage) -> None:
-        await stage.layer.put(b"everybody has it")
+        await stage.settled((await stage.layer.put(b"everybody has it")).commitment)
         lonely = stage.witnesses[3]
         others = stage.witnesses[:3]
         _, cursor = await listed(stage.layer, Cursor(""))
