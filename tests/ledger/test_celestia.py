@@ -125,6 +125,25 @@ def test_a_process_that_died_between_submitting_and_hearing_looks_before_it_subm
     play(tmp_path, story)
 
 
+def test_a_node_that_reads_well_and_includes_nothing_becomes_unavailable_and_comes_back_by_itself(
+    tmp_path: Path,
+) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        stage.layer._stuck_ms = 500
+        stage.chain.fates.extend([Fate.TIMES_OUT_AND_IS_LOST] * 2)
+        with pytest.raises(LayerUnknown):
+            await stage.layer.put(BLOB)
+        assert await stage.layer.probe() is LayerHealth.DEGRADED
+        seen = []
+        while not seen or seen[-1] is not LayerHealth.HEALTHY:
+            seen.append(await stage.layer.probe())
+            await asyncio.sleep(0.05)
+        assert LayerHealth.UNAVAILABLE in seen
+        assert (await listed(stage.layer))[0] == [BLOB]
+
+    play(tmp_path, story, timeout_ms=300)
+
+
 @pytest.mark.parametrize("fate", [Fate.WRONG_SEQUENCE, Fate.EVICTED, Fate.REJECTED])
 def test_what_the_chain_certainly_did_not_take_is_tried_again(tmp_path: Path, fate: Fate) -> None:
     async def story(stage: CelestiaStage) -> None:
@@ -166,6 +185,7 @@ def test_a_token_that_may_only_read_puts_nothing_and_says_what_it_lacks(tmp_path
         reader = stage.new_layer("other", token=mint_token(NODE_SECRET, "public", "read"))
         with pytest.raises(LayerRefused, match="need 'write'"):
             await reader.put(BLOB)
+        assert await reader.probe() is LayerHealth.UNAVAILABLE, "it reads well, and no put would work"
         await stage.layer.put(BLOB)
         assert (await listed(reader))[0] == [BLOB]
         await reader.close()
