@@ -227,9 +227,10 @@ def test_changed_bytes_are_never_given_back(opener: Opener) -> None:
 def test_a_put_whose_answer_was_lost_is_settled_by_putting_again(opener: Opener) -> None:
     async def story(stage: Stage) -> None:
         await stage.lose_next_answer()
-        with pytest.raises(LayerUnknown) as unknown:
+        with pytest.raises(LayerFailed) as failure:
             await stage.layer.put(HELLO)
-        assert unknown.value.commitment == HELLO_COMMITMENT
+        assert isinstance(failure.value, LayerUnknown) is stage.scan_settles
+        assert failure.value.commitment == HELLO_COMMITMENT
         await stage.hear_again()
         receipt = await stage.layer.put(HELLO)
         assert await commitments(stage.layer) == [receipt.commitment], "and it is there once"

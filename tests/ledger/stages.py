@@ -35,6 +35,10 @@ class Stage(Protocol):
     @property
     def layer(self) -> Layer: ...
 
+    @property
+    def scan_settles(self) -> bool:
+        """Whether a blob that a scan finds is kept as well as any."""
+
     async def take_away(self) -> None:
         """Nobody reaches the layer from now on."""
 
@@ -62,6 +66,8 @@ class SystemRandom:
 
 
 class MemoryStage:
+    scan_settles = True
+
     def __init__(self) -> None:
         self.layer = MemoryLayer(SystemClock(), SystemRandom())
 
@@ -171,6 +177,8 @@ class WitnessStage:
 
 
 class EmergencyStage:
+    scan_settles = True
+
     def __init__(self, directory: Path) -> None:
         self.witness = WitnessStage(directory / "emergency")
         self.http = LossyHttp()
@@ -204,6 +212,8 @@ CLUSTER = SigningKey.from_secret(b"the cluster of these tests", Domain.PUBLISHER
 
 class QuorumStage:
     """Four validators, three of whom must sign."""
+
+    scan_settles = False
 
     def __init__(self, directory: Path, *, count: int = 4, timeout_ms: int = 5_000, pinned: bool = True) -> None:
         self.keys = [SigningKey(bytes([number]) * 32, Domain.VALIDATOR) for number in range(count)]
@@ -269,6 +279,8 @@ NODE_SECRET = b"the node's own"
 
 class CelestiaStage:
     """The double of a node, with a block every twenty milliseconds."""
+
+    scan_settles = True
 
     def __init__(self, directory: Path, *, timeout_ms: int = 5_000, block_ms: int = 20) -> None:
         self.directory = directory
