@@ -40,7 +40,7 @@ class Dispatches:
         node_id = NodeId(placed.node_id)
         self.placed_count += 1
         self._node_of[placed.placement_id] = node_id
-        key = (node_id, placed.pool_id)
+        key = (node_id, placed.pool_id, placed.replica_id)
         granted = self._granted.setdefault(key, set())
         granted.add(placed.placement_id)
         allowed = self._allowed.get(key, 0)
@@ -102,7 +102,7 @@ class Dispatches:
             del self._allowed[key]
             self._granted.pop(key, None)
         for pool in self._coordinator._observations.pools_of(node_id).values():
-            self._allowed[node_id, pool.pool_id] = pool.slots_free if pool.is_open else 0
+            self._allowed[node_id, *pool.seat] = pool.slots_free if pool.is_open else 0
 
     def _on_merged(self, draft: Draft, events: list[Event]) -> None:  # noqa: ARG002
         for event in events:

@@ -152,7 +152,8 @@ def invariant_engines_are_bound_while_they_are_ready(judge: Judge) -> None:
         return
     for node_id in coordinator.bindings.owners:
         for binding in coordinator.bindings.of(node_id):
-            pool = coordinator._observations.pool((node_id, binding.pool_id)) if node_id is not None else None
+            seat = (binding.pool_id, binding.replica_id)
+            pool = coordinator._observations.pool((node_id, *seat)) if node_id is not None else None
             if pool is None or not pool.ready or pool.url != binding.url:
                 raise BrokenError(f"{binding.pool_id} of {node_id} is bound to {binding.url} and described as {pool}")
 
