@@ -78,7 +78,7 @@ impl Target {
     /// Does what an event asks; answers a fault.
     fn heed(&self, window: &mut Window, message: Message) -> Option<Fault> {
         match message {
-            Message::Fault { address, write, .. } => {
+            Message::Fault { address, write, thread } => {
                 let Some(offset) = window.offset_at(address) else {
                     self.refuse(address);
                     return None;
@@ -88,7 +88,7 @@ impl Target {
                 let deadline = quiet_at + self.fault_deadline;
                 let overdue = deadline <= now;
                 let deadline = deadline.max(now + FAULT_GRACE.min(self.fault_deadline));
-                return Some(Fault { page: offset / PAGE_BYTES, write, since: now, deadline, overdue });
+                return Some(Fault { page: offset / PAGE_BYTES, write, thread, since: now, deadline, overdue });
             }
             Message::Remove { start, end } => self.content_dropped(window, start, end),
             Message::Unmap { start, end } => {

@@ -17,13 +17,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use weft_paging::directory::Owner;
-use weft_paging::inflight::{Slot, low_bits};
+use weft_paging::inflight::{Joined, Slot, low_bits};
+use weft_sys::cpu::Cpus;
 use weft_sys::memory::Mapping;
 
 use crate::lock::Held;
 use crate::options::Options;
 use crate::source::{FetchError, PageChannel, RUN_PAGES_MAX, ReplyHead};
 use crate::spin::Spin;
+use crate::stream::Stream;
 use crate::target::{Content, Fault, Origin, PAGE, Part, Role, Target};
 use crate::wait::Waiter;
 use crate::watchdog::Watch;
@@ -68,6 +70,7 @@ pub(crate) struct FaultThread {
     batches: VecDeque<Batch>,
     watch: Arc<Watch>,
     spin: Spin,
+    stream: Stream,
 }
 
 impl FaultThread {
@@ -81,6 +84,7 @@ impl FaultThread {
             batches: VecDeque::with_capacity(BATCHES_MAX),
             watch,
             spin: Spin::new(options.spin),
+            stream: Stream::new(Cpus::allowed().ok()),
         }
     }
 
@@ -92,44 +96,55 @@ impl FaultThread {
         }
         let target = Arc::clone(&self.target);
         let doorbell = &target.doorbells[self.index];
+        let mut idle_since = Instant::now();
         while !target.stopped() {
-            let start = Instant::now();
-            if let Some(fault) = self.look(start) {
-                self.serve_one(&fault);
+            if let Some(fault) = self.look() {
+                // Only a fault that was its own speaks for looking: one that another thread serves wakes this one too.
+                if self.serve_one(&fault) {
+                    self.spin.waited_since(idle_since);
+                }
+                idle_since = Instant::now();
                 continue;
             }
             let ahead = !self.batches.is_empty();
             let woken = waiter.wait(doorbell, ahead.then_some(SETTLE));
-            if woken.fault {
-                self.spin.waited_since(start);
+            if !woken.fault {
+                self.stream.end();
             }
-            if ahead && (woken.rung || !woken.fault) {
+            if ahead && !woken.fault && !woken.rung {
                 self.settle();
             }
         }
         self.settle();
     }
 
-    fn serve_one(&mut self, fault: &Fault) {
+    /// `false` when the fault is another thread's.
+    fn serve_one(&mut self, fault: &Fault) -> bool {
         self.watch.begin(fault);
-        self.resolve(fault);
+        let served = self.resolve(fault);
         self.watch.end();
+        served
     }
 
     /// The next fault, if there is one now or while it pays to look.
-    fn look(&mut self, start: Instant) -> Option<Fault> {
+    fn look(&self) -> Option<Fault> {
+        let start = Instant::now();
         loop {
-            match self.target.next_fault() {
-                Ok(Some(fault)) => {
-                    self.spin.waited_since(start);
+            if let Some(fault) = self.target.inboxes[self.index].take() {
+                if self.batches.iter().any(|batch| batch.has(fault.page)) {
                     return Some(fault);
                 }
+                // It came when the batch was through already.
+                self.target.wake_bits(fault.page, 1);
+            }
+            match self.target.next_fault() {
+                Ok(Some(fault)) => return Some(fault),
                 Ok(None) => {}
                 Err(error) => panic!("the userfaultfd cannot be read: {error}"),
             }
             let now = Instant::now();
             self.target.is_quiet(now);
-            if now - start >= self.spin.limit() {
+            if self.stream.is_beside() || now - start >= self.spin.limit() {
                 return None;
             }
             std::hint::spin_loop();
@@ -139,11 +154,11 @@ impl FaultThread {
     /// Receives and installs whatever is on its way.
     fn settle(&mut self) {
         while let Some(batch) = self.batches.front().copied() {
-            self.complete(batch, None, 0);
+            self.complete(batch, None);
         }
     }
 
-    fn resolve(&mut self, fault: &Fault) {
+    fn resolve(&mut self, fault: &Fault) -> bool {
         let target = Arc::clone(&self.target);
         if let Origin::Directory(directory, _) = &target.origin {
             let owner = directory.get_owner(fault.page);
@@ -152,21 +167,32 @@ impl FaultThread {
                     directory.claim_page(fault.page);
                 }
                 self.zero_fill(fault);
-                return;
+                return true;
             }
         }
-        match target.in_flight.held().join(fault.page, self.index) {
-            None => {}
-            // What a caller of `prefetch` has asked for comes in that caller's order; this page is wanted now.
-            Some(owner) if owner == self.index || owner >= target.doorbells.len() => {}
-            Some(owner) => {
-                target.counters.faults_coalesced.add(1);
-                // The owner may be waiting for faults, with what it asked for ahead still in its socket.
-                target.doorbells[owner].ring();
-                return;
-            }
+        let joined = target.in_flight.held().join(fault.page, self.index);
+        if let Some(joined) = joined.filter(|joined| self.is_elsewhere(joined)) {
+            self.leave_to(joined, fault);
+            return false;
         }
-        self.fetch(fault);
+        self.fetch(fault)
+    }
+
+    /// Whether another fault thread brings the page. What a caller of `prefetch` has asked for comes in that caller's order;
+    /// a page that is touched is wanted now.
+    fn is_elsewhere(&self, joined: &Joined) -> bool {
+        joined.owner != self.index && joined.owner < self.target.doorbells.len()
+    }
+
+    /// The first touch of what another thread asked for ahead is a step of that thread's walk, and its to serve. Any
+    /// other joins a fetch that somebody waits for already.
+    fn leave_to(&self, joined: Joined, fault: &Fault) {
+        if !joined.is_first || !self.target.inboxes[joined.owner].leave(*fault) {
+            self.target.counters.faults_coalesced.add(1);
+        }
+        if joined.is_first {
+            self.target.doorbells[joined.owner].ring();
+        }
     }
 
     fn zero_fill(&self, fault: &Fault) {
@@ -183,7 +209,7 @@ impl FaultThread {
     }
 
     /// Has the page that was touched, first; then what is advised with it; then what was overtaken.
-    fn fetch(&mut self, fault: &Fault) {
+    fn fetch(&mut self, fault: &Fault) -> bool {
         let home = self.target.home(fault.page);
         if fault.overdue && self.target.suspects.has(home) {
             let error = FetchError {
@@ -193,7 +219,7 @@ impl FaultThread {
                 temporary: true,
             };
             self.target.give_up(fault.page, &Arc::new(error), Role::FaultThread);
-            return;
+            return true;
         }
         let advice = self.target.prefetcher.held().advise(fault.page, &|page| self.target.run_at(page));
         if !self.batches.iter().any(|batch| batch.has(fault.page)) {
@@ -201,59 +227,69 @@ impl FaultThread {
                 self.settle();
             }
             match self.post(fault.page, advice.now.max(1), fault.deadline, false) {
-                Ok(true) => {}
-                // Another thread began to fetch it since this one looked: its wake is for both.
-                Ok(false) => return self.target.counters.faults_coalesced.add(1),
-                Err(error) => return self.target.give_up(fault.page, &Arc::new(error), Role::FaultThread),
+                Ok(None) => {}
+                // Another thread began to fetch it since this one looked.
+                Ok(Some(joined)) => {
+                    self.leave_to(joined, fault);
+                    return false;
+                }
+                Err(error) => {
+                    self.target.give_up(fault.page, &Arc::new(error), Role::FaultThread);
+                    return true;
+                }
             }
         }
         while let Some(batch) = self.batches.front().copied() {
             if batch.has(fault.page) {
-                self.complete(batch, Some(fault), advice.ahead);
-                return;
+                self.complete(batch, Some((fault, advice.ahead)));
+                return true;
             }
-            self.complete(batch, None, 0);
+            self.complete(batch, None);
         }
+        true
     }
 
-    /// Asks for a batch; `false` when another fault thread is fetching its first page already, and nothing was posted.
-    fn post(&mut self, first: u64, count: u32, deadline: Instant, ahead: bool) -> Result<bool, FetchError> {
+    /// Asks for a batch. Nothing was posted when another fault thread is fetching its first page already.
+    fn post(&mut self, first: u64, count: u32, deadline: Instant, ahead: bool) -> Result<Option<Joined>, FetchError> {
         if self.channel.is_none() {
             let source = self.target.origin.source().ok_or_else(|| no_home(first))?;
             self.channel = Some(source.channel()?);
         }
-        let channel = self.channel.as_mut().expect("it was just opened");
         // There is a slot for every batch of every thread, so that what is fetched is always known.
         let slot = {
             let mut in_flight = self.target.in_flight.held();
-            let threads = self.target.doorbells.len();
-            let elsewhere = |owner: usize| owner != self.index && owner < threads;
-            if !ahead && in_flight.join(first, self.index).is_some_and(elsewhere) {
-                return Ok(false);
+            if ahead {
+                in_flight.begin_ahead(first, count, self.index)
+            } else {
+                let joined = in_flight.join(first, self.index).filter(|joined| self.is_elsewhere(joined));
+                if joined.is_some() {
+                    return Ok(joined);
+                }
+                in_flight.begin(first, count, self.index)
             }
-            in_flight.begin(first, count, self.index).expect("a slot for every batch")
+            .expect("a slot for every batch")
         };
-        if let Err(error) = channel.post(first, count, deadline) {
+        if let Err(error) = self.channel().post(first, count, deadline) {
             let waiting = self.target.in_flight.held().end(slot);
             self.target.wake_bits(first, waiting);
             return Err(error);
         }
         self.batches.push_back(Batch { slot, first, count, deadline, ahead });
-        Ok(true)
+        Ok(None)
     }
 
-    /// Receives the oldest reply and installs it: the page of `fault` first, then posts `ahead` pages behind the batch,
-    /// then the rest. Without a `fault` nobody is known to wait for it, and it has only so long.
-    fn complete(&mut self, batch: Batch, fault: Option<&Fault>, ahead: u32) {
+    /// Receives the oldest reply and installs it: the page that was `touched` first, then asks for so many pages behind the
+    /// batch, then the rest. Where nothing was touched nobody is known to wait for it, and it has only so long.
+    fn complete(&mut self, batch: Batch, touched: Option<(&Fault, u32)>) {
         let overtaken = || batch.deadline.min(Instant::now() + OVERTAKEN_MAX);
-        let deadline = fault.map_or_else(overtaken, |fault| fault.deadline);
+        let deadline = touched.map_or_else(overtaken, |(fault, _)| fault.deadline);
         let mut has_page = false;
-        let result = self.receive(batch, fault, ahead, deadline, &mut has_page);
+        let result = self.receive(batch, touched, deadline, &mut has_page);
         self.batches.pop_front();
         let waiting = self.target.in_flight.held().end(batch.slot);
-        match (result, fault) {
+        match (result, touched) {
             (Ok(()), _) => {}
-            (Err(error), Some(fault)) => {
+            (Err(error), Some((fault, _))) => {
                 if Instant::now() >= fault.deadline {
                     self.target.suspects.accuse(self.target.home(fault.page));
                 }
@@ -268,8 +304,7 @@ impl FaultThread {
     fn receive(
         &mut self,
         batch: Batch,
-        fault: Option<&Fault>,
-        ahead: u32,
+        touched: Option<(&Fault, u32)>,
         deadline: Instant,
         has_page: &mut bool,
     ) -> Result<(), FetchError> {
@@ -279,7 +314,8 @@ impl FaultThread {
             self.distrust();
             return Err(error);
         }
-        let touched = fault.map(|fault| (fault, (fault.page - batch.first) as u32));
+        let ahead = touched.map_or(0, |(_, ahead)| ahead);
+        let touched = touched.map(|(fault, _)| (fault, (fault.page - batch.first) as u32));
         let mut reply = Reply { head, filled: head.filled, deadline, touched, has_page: false };
         let taken = self.take_in_order(&mut reply, batch, ahead);
         *has_page = reply.has_page;
@@ -302,9 +338,11 @@ impl FaultThread {
             // A stream, and most of the batch lay in the socket already. To wake the toucher for its first page would let it
             // run into the second at once, and the two threads take turns sixty-four times; all pages at once cost it
             // the time of one copy (measured: 2.5 times the pages a second).
+            self.stream.went_on(fault.thread);
             self.post_ahead(batch, ahead);
             return self.take_all(reply, batch, 0, batch.count, batch.count);
         }
+        self.stream.end();
         self.take(reply, batch, index, 1, fault.write)?;
         self.post_ahead(batch, ahead);
         self.take_all(reply, batch, 0, index, INSTALL_PAGES)?;

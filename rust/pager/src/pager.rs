@@ -21,6 +21,7 @@ use crate::counters::Counters;
 use crate::error::PagerError;
 use crate::fault_thread::{BATCHES_MAX, FaultThread, LANDING_BYTES};
 use crate::gate::Gate;
+use crate::inbox::Inbox;
 use crate::installer::SameProcess;
 use crate::lock::{Held, Shared};
 use crate::lost::LostPages;
@@ -331,6 +332,7 @@ fn make_target(
         unsent: Mutex::new(RunSet::default()),
         statistics: Statistics::default(),
         counters: Counters::default(),
+        inboxes: (0..options.threads).map(|_| Inbox::new()).collect(),
         doorbells: doorbells.map_err(PagerError::system("make a doorbell"))?,
         fault_deadline: options.fault_deadline,
         stopping: AtomicBool::new(false),
@@ -371,9 +373,9 @@ fn open_uffd(tracked: bool) -> Result<Uffd, PagerError> {
             detail: format!("this kernel's userfaultfd lacks features {:#x}: use Linux 6.7 or newer", lacking.0),
         });
     }
-    // Moving pages is a faster way where it is there, and asked for only then.
-    let optional = if supported.has(Features::MOVE) { Features::MOVE } else { Features::NONE };
-    Uffd::open(wanted.with(optional)).map_err(PagerError::system("open a userfaultfd"))
+    // Moving pages is a faster way where it is there, and a fault thread runs beside a walk where it is told whose it is.
+    let optional = [Features::MOVE, Features::THREAD_ID].into_iter().filter(|&feature| supported.has(feature));
+    Uffd::open(optional.fold(wanted, Features::with)).map_err(PagerError::system("open a userfaultfd"))
 }
 
 /// A landing whose pages are there.

@@ -24,6 +24,7 @@ use weft_sys::pagemap::Pagemap;
 use weft_sys::uffd::{Halt, Uffd, Why};
 
 use crate::counters::Counters;
+use crate::inbox::Inbox;
 use crate::installer::Installer;
 use crate::lock::{Held, Shared};
 use crate::lost::{LostPages, announce};
@@ -45,6 +46,8 @@ const CHANGE_PAUSE: Duration = Duration::from_micros(50);
 pub(crate) struct Fault {
     pub page: u64,
     pub write: bool,
+    /// The thread that waits; 0 where the kernel does not say.
+    pub thread: u32,
     /// When it was read.
     pub since: Instant,
     /// When it must have ended.
@@ -116,6 +119,7 @@ pub(crate) struct Target {
     pub statistics: Statistics,
     pub counters: Counters,
     pub doorbells: Vec<Doorbell>,
+    pub inboxes: Vec<Inbox>,
     pub fault_deadline: Duration,
     pub stopping: AtomicBool,
     /// A page of zeros, for writes to pages that nobody wrote.

@@ -45,6 +45,23 @@ fn a_walk_is_fetched_ahead_in_batches_that_double_and_a_random_touch_is_one_page
 }
 
 #[test]
+fn a_walk_goes_on_whichever_fault_thread_reads_its_faults_and_however_slow_it_is() {
+    const PAGES: u64 = 8192;
+    let home = Home::written(PAGES);
+    let Some(pager) = window(&home, RegionMode::Read, &Options { threads: 4, ..options() }) else { return };
+    for page in 0..PAGES {
+        if page % 1024 == 512 {
+            // Longer than what was asked for ahead lies in the socket.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(touch(&pager, page), page);
+    }
+    let asked = home.asked();
+    let few = asked.iter().filter(|&&(first, count)| first > 256 && count < 64 && first + u64::from(count) != PAGES);
+    assert!(few.clone().count() < 4, "batches of {:?}", few.collect::<Vec<_>>());
+}
+
+#[test]
 fn read_ahead_stops_at_the_end_of_the_window_and_of_a_stretch() {
     let home = Home::written(STRETCH_PAGES + 20);
     let Some(pager) = window(&home, RegionMode::Read, &options()) else { return };

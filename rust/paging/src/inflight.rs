@@ -25,6 +25,8 @@ struct Run {
     first: u64,
     count: u32,
     owner: usize,
+    /// Whether it was asked for before anybody touched it, and nobody has since.
+    untouched: bool,
     /// Pages that a fault of somebody else waits for.
     wanted: u64,
     /// Pages whose content was dropped since they were asked for.
@@ -38,6 +40,15 @@ impl Run {
         let index = page.checked_sub(self.first)?;
         (index < u64::from(self.count)).then(|| 1 << index)
     }
+}
+
+/// A fault has met a run that will bring its page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Whose run it is.
+    pub owner: usize,
+    /// Whether the run was asked for ahead and this is the first touch of it.
+    pub is_first: bool,
 }
 
 /// The low `count` bits.
@@ -59,10 +70,12 @@ impl InFlight {
 
     /// `owner` has asked for `count` pages from `first` on. `None` when every slot is taken.
     pub fn begin(&mut self, first: u64, count: u32, owner: usize) -> Option<Slot> {
-        assert!((1..=RUN_PAGES_MAX).contains(&count), "a run has 1 to {RUN_PAGES_MAX} pages, not {count}");
-        let free = self.slots.iter().position(Option::is_none)?;
-        self.slots[free] = Some(Run { first, count, owner, wanted: 0, dropped: 0, done: 0 });
-        Some(Slot(free))
+        self.take_slot(Run { first, count, owner, untouched: false, wanted: 0, dropped: 0, done: 0 })
+    }
+
+    /// As [`begin`](Self::begin), of pages that nobody has touched yet: the first fault that meets the run is told.
+    pub fn begin_ahead(&mut self, first: u64, count: u32, owner: usize) -> Option<Slot> {
+        self.take_slot(Run { first, count, owner, untouched: true, wanted: 0, dropped: 0, done: 0 })
     }
 
     /// As [`begin`](Self::begin), but `None` already when `owner` has `most` runs: for owners who can wait.
@@ -73,13 +86,14 @@ impl InFlight {
 
     /// A fault on `page`, read by `reader`: answers whose run will bring it, if any. Another's run is joined: its owner
     /// now knows that the page is wanted.
-    pub fn join(&mut self, page: u64, reader: usize) -> Option<usize> {
+    pub fn join(&mut self, page: u64, reader: usize) -> Option<Joined> {
         self.slots.iter_mut().flatten().find_map(|run| {
             let bit = run.bit_of(page).filter(|bit| bit & (run.done | run.dropped) == 0)?;
             if run.owner != reader {
                 run.wanted |= bit;
             }
-            Some(run.owner)
+            let is_first = std::mem::take(&mut run.untouched);
+            Some(Joined { owner: run.owner, is_first })
         })
     }
 
@@ -132,6 +146,14 @@ impl InFlight {
         }
     }
 
+    fn take_slot(&mut self, run: Run) -> Option<Slot> {
+        let count = run.count;
+        assert!((1..=RUN_PAGES_MAX).contains(&count), "a run has 1 to {RUN_PAGES_MAX} pages, not {count}");
+        let free = self.slots.iter().position(Option::is_none)?;
+        self.slots[free] = Some(run);
+        Some(Slot(free))
+    }
+
     fn run(&self, slot: Slot) -> &Run {
         self.slots[slot.0].as_ref().expect("a slot is used until it is ended")
     }
@@ -145,11 +167,16 @@ mod tests {
     /// A thread that owns none of the runs.
     const READER: usize = 9;
 
+    /// A run of this owner, which was touched before.
+    fn again(owner: usize) -> Option<Joined> {
+        Some(Joined { owner, is_first: false })
+    }
+
     #[test]
     fn a_fault_on_a_page_of_a_run_joins_it_and_is_woken_with_it() {
         let mut in_flight = InFlight::new(2);
         let slot = in_flight.begin(10, 8, 1).expect("room");
-        assert_eq!(in_flight.join(13, READER), Some(1));
+        assert_eq!(in_flight.join(13, READER), again(1));
         assert_eq!(in_flight.join(18, READER), None);
         assert_eq!(in_flight.finish(slot, 0, 2), 0);
         assert_eq!(in_flight.finish(slot, 2, 4), 0b10);
@@ -160,8 +187,16 @@ mod tests {
     fn a_thread_that_meets_its_own_run_does_not_join_it() {
         let mut in_flight = InFlight::new(2);
         let slot = in_flight.begin(10, 8, 1).expect("room");
-        assert_eq!(in_flight.join(10, 1), Some(1));
+        assert_eq!(in_flight.join(10, 1), again(1));
         assert_eq!(in_flight.finish(slot, 0, 8), 0);
+    }
+
+    #[test]
+    fn the_first_touch_of_a_run_asked_for_ahead_is_told_once() {
+        let mut in_flight = InFlight::new(2);
+        in_flight.begin_ahead(10, 8, 1).expect("room");
+        assert_eq!(in_flight.join(12, READER), Some(Joined { owner: 1, is_first: true }));
+        assert_eq!(in_flight.join(10, READER), again(1));
     }
 
     #[test]
@@ -170,7 +205,7 @@ mod tests {
         let slot = in_flight.begin(10, 8, 1).expect("room");
         in_flight.finish(slot, 0, 1);
         assert_eq!(in_flight.join(10, READER), None);
-        assert_eq!(in_flight.join(11, READER), Some(1));
+        assert_eq!(in_flight.join(11, READER), again(1));
     }
 
     #[test]
@@ -192,7 +227,7 @@ mod tests {
         assert_eq!(in_flight.keep(slot, 0, 8), 0b0011_1100);
         assert_eq!(in_flight.keep(slot, 1, 4), 0b1110);
         assert_eq!(in_flight.join(11, READER), None);
-        assert_eq!(in_flight.join(12, READER), Some(0));
+        assert_eq!(in_flight.join(12, READER), again(0));
     }
 
     #[test]

@@ -54,6 +54,13 @@ pub fn pin_to(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &one)?)
 }
 
+/// The CPU that thread `tid` of any process runs on, or ran on last; `None` once it is gone.
+pub fn last_cpu_of(tid: u32) -> Option<usize> {
+    let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    // The name is in parentheses and may hold anything; the processor is field 39, and behind the name comes field 3.
+    stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().nth(39 - 3)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +72,7 @@ mod tests {
         pin_to(cpu).expect("pin");
         let pinned = Cpus::allowed().expect("affinity");
         assert!(pinned.count() == 1 && pinned.has(cpu));
+        assert_eq!(last_cpu_of(rustix::thread::gettid().as_raw_pid() as u32), Some(cpu));
         allowed.confine().expect("unpin");
         assert_eq!(Cpus::allowed().expect("affinity"), allowed);
     }

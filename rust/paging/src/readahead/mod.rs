@@ -89,6 +89,20 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_takes_its_time_between_pages_stays_on_its_walk() {
+        let mut prefetcher = SequentialReadahead::default();
+        let limit = |page: u64| (PAGES - page).min(u64::from(WINDOW_PAGES_MAX)) as u32;
+        let (mut page, mut faults) = (0, 0);
+        while page < PAGES {
+            // Everything that was asked for is there before the next page is touched.
+            let advice = prefetcher.advise(page, &limit);
+            page += u64::from(advice.now + advice.ahead);
+            faults += 1;
+        }
+        assert_eq!(faults, 37);
+    }
+
+    #[test]
     fn every_choice_on_every_trace() {
         let sequential: Vec<u64> = (0..PAGES).collect();
         let strided: Vec<u64> = (0..PAGES).step_by(16).collect();

@@ -40,9 +40,10 @@ impl Walk {
         self.followed >= 2 && faults - self.at < PATIENCE_FAULTS
     }
 
-    /// Whether a fault on `page` continues it: at the page it expects, or among those on their way.
+    /// Whether a fault on `page` continues it: at the page it expects, among those on their way, or right behind those,
+    /// which a program that takes its time finds there when it gets to them.
     fn expects(&self, page: u64) -> bool {
-        self.at > 0 && page >= self.next && page - self.next < u64::from(self.ahead.max(1))
+        self.at > 0 && page >= self.next && page - self.next <= u64::from(self.ahead)
     }
 }
 
@@ -69,12 +70,11 @@ impl Prefetcher for SequentialReadahead {
             return Advice::ONE;
         }
         // What is on its way already is the batch of this fault, or what is left of it behind the page.
-        let now = if walk.ahead > 0 {
-            walk.ahead - (page - walk.next) as u32
-        } else {
+        let mut now = walk.ahead - (page - walk.next) as u32;
+        if now == 0 {
             walk.window = walk.window.max(WINDOW_PAGES_FIRST);
-            walk.window.min(limit(page))
-        };
+            now = walk.window.min(limit(page));
+        }
         walk.window = (2 * walk.window).min(WINDOW_PAGES_MAX);
         walk.next = page + u64::from(now);
         walk.ahead = walk.window.min(limit(walk.next));
