@@ -9,6 +9,7 @@
 
 mod channel;
 mod claimed;
+mod driven;
 mod error;
 mod homes;
 mod identity;
@@ -20,14 +21,18 @@ mod serving;
 mod spin;
 mod store;
 mod tcp;
+mod tcp_driven;
 
 pub use claimed::{ClaimedPages, ClaimedSource, NODES_MAX};
+pub use driven::{Driven, Finished, Forgotten, Outcome, Payload, Submission};
 pub use error::TransportError;
 pub use identity::{Identity, PeerIdentity};
 pub use lane::{Lane, Reply, Request};
+pub use patience::Patience;
 pub use peer::{Opened, Peer, PeerAddress, Tier};
 pub use region::{RegionSink, RegionSource, RegionSpec};
-pub use serving::{Counters, Message, Server, ServerConfig, Ticket};
+pub use serving::{Counters, Message, MessageSink, Server, ServerConfig, Ticket};
 pub use spin::Spin;
 pub use store::{Extent, PageState, Pages, Store};
 pub use tcp::{ConnectOptions, TcpLane};
+pub use tcp_driven::TcpDriven;

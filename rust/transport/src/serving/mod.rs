@@ -13,5 +13,5 @@ mod requests;
 mod server;
 
 pub use counters::Counters;
-pub use inbox::{Message, Ticket};
+pub use inbox::{Message, MessageSink, Ticket};
 pub use server::{Server, ServerConfig};
