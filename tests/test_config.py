@@ -195,6 +195,8 @@ def test_the_seed_s_numbers_are_read() -> None:
         ("HEARTBEAT_INTERVAL_SECS", "0"),
         ("WEFT_NODE_PURGE_SECS", "0"),
         ("WEFT_LOOPBACK_EXEMPT", "2"),
+        ("WEFT_BEAT_SKEW_SECS", "-1"),
+        ("WEFT_BEAT_SKEW_SECS", "0.5"),
     ],
 )
 def test_a_wrong_setting_of_a_profile_stops_the_process_and_is_named(variable: str, value: str, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ import msgspec
 from weft.model.errors import Misconfigured
 from weft.model.grant import http_token
 from weft.model.policy import COORDINATOR_HOST, COORDINATOR_PORT, COUNT_MAX, NODE_LOST_MS, NODE_PURGE_MS, STALE_CHECK_MS
+from weft.model.remedy import with_remedy
 
 SECRET_FILE: Final = "secret"  # noqa: S105 — the name of a file, not what is in it.
 SECRET_FILE_BYTES: Final = 32
@@ -46,7 +47,8 @@ _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Home, where everything is one machine's, or cloud, where nodes register, beat and show a token.
 
-    `runtime_dir` is where the coordinator of a home looks for engines that are ready.
+    `runtime_dir` is where the coordinator of a home looks for engines that are ready. `beat_skew_ms` is how far the
+    clock in a heartbeat may be off; 0 means that nobody looks at it.
     """
 
     cloud: bool = False
@@ -58,6 +60,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     runtime_dir: Path = Path(RUNTIME_DIR)
     watch_interval_ms: int = WATCH_INTERVAL_MS
     loopback_exempt: bool = False
+    beat_skew_ms: int = 0
 
 
 class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +150,7 @@ def read_profile(env: Mapping[str, str]) -> Profile:
         runtime_dir=Path(env.get("ORCHD_RUNTIME_DIR", "").strip() or RUNTIME_DIR),
         watch_interval_ms=count_of(env, "ORCHD_HANDOFF_WATCH_INTERVAL_MS", WATCH_INTERVAL_MS),
         loopback_exempt=is_set(env, "WEFT_LOOPBACK_EXEMPT"),
+        beat_skew_ms=1_000 * count_of(env, "WEFT_BEAT_SKEW_SECS", 0),
     )
 
 
@@ -241,6 +245,16 @@ def create_secret(directory: Path) -> bytes:
     return what is in it.
     """
     path = _existing_directory(directory) / SECRET_FILE
+    try:
+        return _create_secret(path)
+    except OSError as error:
+        raise Misconfigured(
+            with_remedy(f"cannot keep the cluster's secret in {directory}: {error.strerror}", error.errno),
+            variable="WEFT_DATA_DIR",
+        ) from error
+
+
+def _create_secret(path: Path) -> bytes:
     draft = path.with_name(f"{SECRET_FILE}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -122,6 +122,24 @@ def test_a_route_wants_a_token_where_tokens_are_wanted(route: Route) -> None:
     run(story, tokens=("right", "old"))
 
 
+@by_operation(ENDING)
+def test_no_token_right_or_wrong_is_in_any_answer_or_line(route: Route) -> None:
+    right, wrong = "right-" + "x" * 40, "wrong-" + "y" * 40
+
+    async def story(door: Door) -> None:
+        for token in (right, wrong):
+            for body in (b"{}", b"{" + token.encode(), json.dumps({"token": 1}).encode()):
+                answer = await door(route.method, path(route), body, authorization=f"Bearer {token}")
+                shown = answer.text + str(answer.headers)
+                assert right not in shown
+                assert wrong not in shown
+        assert right not in door.log.getvalue()
+        assert wrong not in door.log.getvalue()
+        assert route.open_to_all or "token:" in door.log.getvalue()
+
+    run(story, tokens=(right,))
+
+
 @by_operation(list(ROUTES))
 def test_a_method_nobody_serves_is_refused_with_those_that_are(route: Route) -> None:
     async def story(door: Door) -> None:
@@ -219,7 +237,7 @@ def test_the_document_describes_every_route_with_every_status() -> None:
         assert document == json.loads(json.dumps(describe(ROUTES, __version__)))
         for route in ROUTES:
             responses = document["paths"][route.path][route.method.lower()]["responses"]
-            expected = {str(status_of_class(kind, route.family)) for kind in route.errors}
+            expected = {str(status_of_class(kind, route.family)) for kind in route.outcomes}
             assert set(responses) == {str(route.status), *expected}
         named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
         assert named <= set(document["components"]["schemas"])

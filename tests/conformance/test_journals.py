@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.worlds import World, node
-from weft.ledger import Journal, MemoryJournal, SqliteJournal
+from weft.ledger import Journal, MemoryJournal, SqliteJournal, open_journal
 from weft.ledger.sqlite import FILE_NAME
 from weft.model.batch import SealedBatch
 from weft.model.errors import JournalDamaged, JournalFailed, JournalLocked, PositionTaken
@@ -24,9 +24,14 @@ for number in range(10):
     LONG.do(node(str(number)))
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "disk"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return MemoryJournal if request.param == "memory" else lambda: SqliteJournal(tmp_path)
+    opened = {
+        "memory": MemoryJournal,
+        "sqlite": lambda: SqliteJournal(tmp_path),
+        "disk": lambda: open_journal(tmp_path),
+    }
+    return opened[request.param]
 
 
 def use(opener: Opener, story: Callable[[Journal], Awaitable[object]]) -> None:

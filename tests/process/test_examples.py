@@ -10,6 +10,7 @@ import pytest
 from tests.process.conftest import DEADLINE_S, Pool, content_of
 from weft.cli.demo.cluster import COORDINATOR, OWN_SETTINGS, start_coordinator
 from weft.cli.demo.crew import Crew
+from weft.model.errors import AttachmentConflict
 
 pytestmark = pytest.mark.process
 
@@ -56,6 +57,20 @@ def test_a_region_is_created_listed_and_deleted_from_the_command_line(pool: Pool
         assert refused.returncode == 1
         assert refused.stderr.endswith("; --force closes the attachments first\n")
         assert command(pool, "region", "delete", "scratch", "--force").returncode == 0
+
+
+def test_a_region_whose_holder_is_gone_is_detached_from_the_command_line(pool: Pool) -> None:
+    region = pool.cluster.region("scratch", size="8MiB")
+    pool.cluster.ask(pool.cluster.coordinator.attach("scratch", "exclusive", "gone"))
+    with pytest.raises(AttachmentConflict, match="weft region detach scratch"):
+        region.attach("exclusive")
+    wrong = command(pool, "region", "detach", "scratch", "--holder", "nobody")
+    assert (wrong.returncode, wrong.stderr) == (1, "weft: region scratch is not attached by nobody; it is by gone\n")
+
+    assert command(pool, "region", "detach", "scratch").stdout == "region scratch: closed exclusive by gone\n"
+    assert command(pool, "region", "detach", "scratch").stdout == "region scratch is not attached\n"
+    with region.attach("exclusive"):
+        pass
 
 
 def test_status_shows_nodes_and_regions(pool: Pool) -> None:

@@ -57,7 +57,9 @@ class Node:
         chance: Chance,
         outlet: Outlet,
         read_token: Callable[[], str | None] | None = None,
+        watch_engines: Callable[..., Engines] = Engines,
     ) -> None:
+        self._watch_engines = watch_engines
         self._read_token = read_token
         self._settings = settings
         self._coordinator = Coordinator(token, _PATIENCE_S)
@@ -199,7 +201,7 @@ class Node:
         """Who watches this machine's engines, in the cloud profile; at home the coordinator does."""
         if self._settings.cloud is None:
             return None
-        return Engines(self._settings.cloud, changed=carrier.changed.set, clock=self._clock)
+        return self._watch_engines(self._settings.cloud, changed=carrier.changed.set, clock=self._clock)
 
     def _keeper(self, memory: Memory, carrier: Carrier, surveyor: Surveyor) -> Keeper | None:
         """Who keeps objects, on a node that does."""

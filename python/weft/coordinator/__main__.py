@@ -23,7 +23,7 @@ from weft.coordinator.server import Server, bind
 from weft.coordinator.tokens import TokenFile
 from weft.core.placement import Strategy
 from weft.handoff import HandoffDirectory, process_is_alive
-from weft.ledger import Journal, MemoryJournal, SqliteJournal
+from weft.ledger import Journal, MemoryJournal, open_journal
 from weft.model.errors import JournalLocked, Misconfigured, WeftError
 from weft.telemetry import Log, LogBridge
 
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             journal="memory" if flags.memory else None,
         )
         with bind(settings.host, settings.port) as listener:
-            journal: Journal = MemoryJournal() if settings.journal == "memory" else SqliteJournal(settings.data_dir)
+            journal: Journal = MemoryJournal() if settings.journal == "memory" else open_journal(settings.data_dir)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_serve(settings, listener, journal, clock, log))
     except (Misconfigured, JournalLocked) as error:
@@ -94,6 +94,7 @@ async def _serve(
         limits=Limits(
             node_lost_ms=profile.node_timeout_ms,
             node_purge_ms=profile.node_purge_ms,
+            beat_skew_ms=profile.beat_skew_ms,
             stale_check_ms=profile.stale_check_ms if profile.cloud else 0,
         ),
     )

@@ -30,6 +30,7 @@ from weft.coordinator.placing import Placing
 from weft.coordinator.pools import PoolNodes
 from weft.coordinator.ports import Clock, Random
 from weft.coordinator.regions import Regions
+from weft.coordinator.replays import ReplayGuard
 from weft.coordinator.roster import Roster
 from weft.coordinator.storage import StorageNodes
 from weft.coordinator.sweep import Sweep
@@ -63,6 +64,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The policy's numbers a coordinator works with; a test may want them shorter."""
 
     attach_ms_max: int = ATTACH_MS_MAX
+    beat_skew_ms: int = 0
     append_ms_max: int = REQUEST_MS_MAX
     lease_ms: int = LEASE_MS
     node_silent_ms: int = NODE_SILENT_MS
@@ -127,9 +129,11 @@ class Coordinator:
         )
         self.bindings = Bindings(clock, log)
         self._chronicle = Chronicle(lambda: self.writer.state, self._beats, self._observations, log, self.metrics)
+        self._replays = ReplayGuard(clock, limits.beat_skew_ms)
         self._pools = PoolNodes(
             self.writer,
             self._beats,
+            self._replays,
             self._observations,
             self.bindings,
             self._chronicle,
@@ -180,6 +184,7 @@ class Coordinator:
         self.writer.listen(self.healer.on_merged)
         self.writer.listen(self._observations.on_merged)
         self.writer.listen(self._jobs.on_merged)
+        self.writer.listen(self._replays.on_merged)
         self.writer.listen(self.bindings.on_merged)
         self.writer.listen(self._chronicle.on_merged)
         self.writer.listen(self._leases.on_merged)
@@ -290,6 +295,7 @@ class Coordinator:
             "show_availability": self._dispatching.show_availability,
             "watch_events": self._watch.stream,
             "register_object": objects.register,
+            "delete_object": objects.delete,
             "show_object": objects.show,
             "show_object_targets": objects.show_targets,
             "list_objects": objects.show_all,

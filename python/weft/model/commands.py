@@ -190,6 +190,12 @@ class RegisterObject(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     replicas_wanted: int
 
 
+class DeleteObject(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let there be no such object any more, and free the room its copies take."""
+
+    object_hash: ObjectHash
+
+
 class MarkMissing(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Somebody says that a node does not hold a copy that it should."""
 
@@ -238,6 +244,7 @@ Command = (
     | CloseAttachment
     | ConfigureScheduler
     | RegisterObject
+    | DeleteObject
     | MarkMissing
     | MarkHealed
     | ReportReplicas

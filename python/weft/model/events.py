@@ -203,6 +203,12 @@ class ObjectRegistered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     at_ms: int
 
 
+class ObjectDeleted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """There is no such object any more. The nodes that hold copies of it have yet to let go of them."""
+
+    object_hash: ObjectHash
+
+
 class ReplicaAdded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A node said that it holds a copy."""
 
@@ -245,6 +251,7 @@ Event = (
     | AttachmentClosed
     | SchedulerConfigured
     | ObjectRegistered
+    | ObjectDeleted
     | ReplicaAdded
     | ReplicaRemoved
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import Count, Name, NodeIdNumber, NodeIdText, Port, Text
+from weft.api.bodies.fields import Count, Mebibytes, Name, NodeIdNumber, NodeIdText, Port, Text
 from weft.model.endpoint import LID_MAX, QUEUE_PAIR_MAX, SEQUENCE_MAX
 
 SeedStatus = Literal["joining", "active", "leaving", "failed"]
@@ -30,7 +30,7 @@ class NodeBody(msgspec.Struct, frozen=True, kw_only=True):
     hostname: Text
     ip_address: Text
     cpu_count: Count
-    memory_mb: Count
+    memory_mb: Mebibytes
     status: SeedStatus = "joining"
     endpoint: EndpointBody | None = None
     lend_bytes: Count = 0

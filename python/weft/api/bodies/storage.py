@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import Name, NodeIdText
+from weft.api.bodies.fields import Name, NodeIdText, whole
 from weft.model.policy import COUNT_MAX
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Quantity = Annotated[float, Meta(ge=0.0, le=float(COUNT_MAX))]
-HostPort = Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$", max_length=256)]
+HostPort = Annotated[str, Meta(pattern=whole(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}"), max_length=256)]
 
 
 class StorageNodeBody(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from weft.model.commands import DescribeNode
 from weft.model.errors import InvalidField
 from weft.model.ids import parse_node_id
 from weft.model.node import Capabilities, EngineHost, Gpu, Node, NodeStatus
-from weft.model.pool import DEFAULT_REPLICA_ID, PoolSnapshot
+from weft.model.pool import DEFAULT_REPLICA_ID, PoolSnapshot, Seat
 
 _SPELLING_OF: Final[dict[NodeStatus, PoolsStatus]] = {
     NodeStatus.JOINING: "Registering",
@@ -67,7 +67,7 @@ def node_to_body(
     status: NodeStatus,
     silence_ms: int | None,
     now_ms: int,
-    pools: Mapping[str, PoolSnapshot],
+    pools: Mapping[Seat, PoolSnapshot],
     bindings: Sequence[BindingInfo],
 ) -> PoolNodeInfo:
     """A node by the seed's names, with what it last said of its pools."""
@@ -77,14 +77,14 @@ def node_to_body(
         node_id=node.node_id,
         machine_id=_machine_id(node),
         address=engines.address if engines is not None else "",
-        pools=list(dict.fromkeys((*registered, *sorted(pools)))),
+        pools=list(dict.fromkeys((*registered, *sorted(pool_id for pool_id, _ in pools)))),
         capabilities=_capabilities(node),
         status=_SPELLING_OF[status],
         registered_at_ms=node.joined_at_ms,
         last_heartbeat_ms=None if silence_ms is None else now_ms - silence_ms,
         version=engines.version if engines is not None else None,
         last_heartbeat_age_ms=silence_ms,
-        pool_status=[pool_to_body(pools[pool_id]) for pool_id in sorted(pools)],
+        pool_status=[pool_to_body(pools[seat]) for seat in sorted(pools)],
         bindings=list(bindings),
     )
 

@@ -7,7 +7,8 @@
     │   │                            ModelNotAvailable · ObjectNotFound
     │   ├── Conflict                 ClusterExists · NodeExists · IncarnationRetired · RegionExists · RegionNotReady
     │   │                            RegionSealed · RegionNotSealed · RegionInUse · AttachmentConflict
-    │   │                            CapacityExceeded · NotYet · PositionAhead · ObjectConflict
+    │   │                            CapacityExceeded · NotYet · PositionAhead · ObjectConflict · BeatReplayed
+    │   │                            ObjectBeingDeleted
     │   ├── Gone                     WorkerReset · PositionCompacted
     │   ├── Invalid                  MalformedJson · InvalidField · BadAddress · BodyTooLarge · MethodNotAllowed
     │   │                            UnsupportedMedia · BadArgument (a ValueError too)

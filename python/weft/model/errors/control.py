@@ -69,6 +69,12 @@ class IncarnationRetired(Conflict):
     code = "INCARNATION_RETIRED"
 
 
+class BeatReplayed(Conflict):
+    """A beat is no newer than one that counted already. Facts: node_id."""
+
+    code = "BEAT_REPLAYED"
+
+
 class RegionExists(Conflict):
     """A region of that name exists. Facts: region, state."""
 
