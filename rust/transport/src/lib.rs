@@ -22,6 +22,7 @@ mod spin;
 mod store;
 mod tcp;
 mod tcp_driven;
+mod tcpx;
 
 pub use claimed::{ClaimedPages, ClaimedSource, NODES_MAX};
 pub use driven::{Driven, Finished, Forgotten, Outcome, Payload, Submission};
@@ -36,3 +37,4 @@ pub use spin::Spin;
 pub use store::{Extent, PageState, Pages, Store};
 pub use tcp::{ConnectOptions, TcpLane};
 pub use tcp_driven::TcpDriven;
+pub use tcpx::{Devmem, Taken, TcpxDriven, TcpxLane, TcpxOptions};
