@@ -30,7 +30,7 @@ pub use error::TransportError;
 pub use identity::{Identity, PeerIdentity};
 pub use lane::{Lane, Reply, Request};
 pub use patience::Patience;
-pub use peer::{Opened, Peer, PeerAddress, Tier};
+pub use peer::{Opened, Peer, PeerAddress, Tier, zero};
 pub use region::{RegionSink, RegionSource, RegionSpec};
 pub use serving::{Counters, Message, MessageSink, Server, ServerConfig, Ticket};
 pub use spin::Spin;
