@@ -198,6 +198,7 @@ class Endpoint:
         spin_us: int = 50,
         connect_timeout_ms: int = 2000,
         drain_timeout_ms: int = 2000,
+        ipc: bool = True,
     ) -> Endpoint: ...
     @property
     def host(self) -> str: ...

@@ -4,6 +4,7 @@ import os
 
 from weft.config import create_secret, data_directory, find_secret
 from weft.dataplane import endpoint as dataplane
+from weft.model.errors import Misconfigured
 
 
 def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
@@ -21,6 +22,16 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
     """
     known = secret or find_secret(os.environ) or create_secret(data_directory(os.environ))
     congestion = os.environ.get("WEFT_TCP_CONGESTION", "").strip() or None
+    transport = os.environ.get("WEFT_TRANSPORT", "").strip() or None
+    if transport not in (None, *dataplane.TRANSPORTS):
+        known_ones = ", ".join(dataplane.TRANSPORTS)
+        raise Misconfigured(f"WEFT_TRANSPORT is one of {known_ones}, not {transport!r}", variable="WEFT_TRANSPORT")
     return dataplane.Endpoint.listen(
-        secret=known, name=name, host=host, port=port, cluster_id=cluster_id, congestion=congestion
+        secret=known,
+        name=name,
+        host=host,
+        port=port,
+        cluster_id=cluster_id,
+        congestion=congestion,
+        transport=transport,
     )

@@ -1,10 +1,12 @@
 """Whatever a program holds its bytes in, as memory that a transfer can reach."""
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from typing_extensions import Buffer
 
 from weft.model.errors import BadArgument, NotSupported
+
+_PLAIN: Final = frozenset({bytes, bytearray, memoryview})
 
 
 def memory_of(thing: Any) -> Buffer:
@@ -13,6 +15,8 @@ def memory_of(thing: Any) -> Buffer:
     Takes what has the buffer protocol (bytes, bytearray, memoryview, numpy, mmap, a region) and what offers DLPack in
     CPU memory (torch, jax). Raises `NotSupported` for memory of a GPU and `BadArgument` for anything else.
     """
+    if type(thing) in _PLAIN:
+        return cast("Buffer", thing)
     if hasattr(thing, "__cuda_array_interface__"):
         raise NotSupported(
             "this memory is a GPU's, and there is no path to it here; copy it to the host first, for example with "

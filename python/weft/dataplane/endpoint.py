@@ -29,7 +29,20 @@ from weft.model.policy import ADVERT_MS, CONNECT_MS_MAX, DRAIN_MS_MAX, SPIN_US_M
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["Advert", "Endpoint", "EndpointStatus", "Item", "Notification", "Peer", "PeerStatus", "Registration"]
+__all__ = [
+    "TRANSPORTS",
+    "Advert",
+    "Endpoint",
+    "EndpointStatus",
+    "Item",
+    "Notification",
+    "Peer",
+    "PeerStatus",
+    "Registration",
+]
+
+TRANSPORTS: Final = ("ipc", "tcp")
+"""Best first. `ipc` where it works, and TCP where it does not."""
 
 Item = tuple[Advert, int, Any]
 """A part of a vector: an advert, an offset in it, and the buffer beside it."""
@@ -208,11 +221,15 @@ class Endpoint:
         cluster_id: bytes | None = None,
         congestion: str | None = None,
         connect_timeout_ms: int = CONNECT_MS_MAX,
+        transport: str | None = None,
     ) -> Self:
         """Listens at `host`, at a port of the kernel's choice if none is said.
 
-        Endpoints that hold one secret know each other; a cluster's have its `cluster_id` too.
+        Endpoints that hold one secret know each other; a cluster's have its `cluster_id` too. `transport` keeps to one
+        of `TRANSPORTS`; without it the best that works is taken, for each peer by itself.
         """
+        if transport not in (None, *TRANSPORTS):
+            raise BadArgument(f"transport is one of {', '.join(TRANSPORTS)}, not {transport!r}")
         incarnation = secrets.randbits(63) | 1
         name = name or f"{socket.gethostname()}-{os.getpid()}-{incarnation & 0xFFFF:04x}"
         cluster = cluster_id or hashlib.sha256(b"weft endpoints " + secret).digest()[:16]
@@ -228,6 +245,7 @@ class Endpoint:
             spin_us=SPIN_US_MAX,
             connect_timeout_ms=connect_timeout_ms,
             drain_timeout_ms=DRAIN_MS_MAX,
+            ipc=transport in (None, "ipc"),
         )
         return cls(native, name=name, incarnation=incarnation, cluster_id=cluster)
 

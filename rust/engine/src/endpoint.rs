@@ -9,10 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use weft_sys::memory::Span;
+use weft_sys::neighbour;
 use weft_transport::{ConnectOptions, Identity, Server, ServerConfig};
 use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
 use crate::Failure;
+use crate::ipc::{Neighbour, Owner};
 use crate::link::Link;
 use crate::matching::{Matching, Receive, Send};
 use crate::memory::{Memory, MemoryCounts};
@@ -42,6 +44,8 @@ pub struct EndpointConfig {
     pub connect: ConnectOptions,
     /// Milliseconds of the Unix clock, for the ends of grants.
     pub now_ms: fn() -> u64,
+    /// Whether processes of this user on this machine are reached without a network, where that works.
+    pub ipc: bool,
 }
 
 /// One process's end of transfers.
@@ -54,6 +58,8 @@ pub struct Endpoint {
     matching: Arc<Matching>,
     notices: Arc<Notices>,
     router: Arc<Router>,
+    /// Answers neighbours; none where there are no UNIX sockets, or they are not wanted.
+    owner: Option<Owner>,
     mailbox: Arc<Mailbox>,
     links: Mutex<HashMap<u64, Arc<Link>>>,
     link_next: AtomicU64,
@@ -96,7 +102,27 @@ impl Endpoint {
             config.connect.spin,
         )?;
         let address = server.address();
-        router.set_greeting(Greeting { host: address.ip().to_string(), port: address.port(), ..Greeting::default() });
+        let mut greeting = Greeting { host: address.ip().to_string(), port: address.port(), ..Greeting::default() };
+        let mut owner = None;
+        if config.ipc {
+            // Without it everything still works, over TCP.
+            owner = Owner::start(
+                config.cluster_id,
+                &config.secret,
+                config.incarnation,
+                Arc::clone(&memory),
+                Arc::clone(&server),
+                config.now_ms,
+            )
+            .ok();
+        }
+        if let Some(owner) = &owner {
+            memory.also_ask(owner.withdrawing());
+            greeting.machine = neighbour::machine();
+            greeting.user = neighbour::user();
+            owner.name().clone_into(&mut greeting.socket);
+        }
+        router.set_greeting(greeting);
         let thread = std::thread::Builder::new().name("weft-move".to_owned()).spawn(move || core.run())?;
         Ok(Self {
             identity: Arc::new(identity),
@@ -107,6 +133,7 @@ impl Endpoint {
             matching,
             notices,
             router,
+            owner,
             mailbox,
             links: Mutex::default(),
             link_next: AtomicU64::new(1),
@@ -162,9 +189,7 @@ impl Endpoint {
         let number = self.link_next.fetch_add(1, Ordering::Relaxed);
         let link =
             Link::connect(number, address, Arc::clone(&self.identity), self.connect.clone(), &greeting, deadline)?;
-        let link = Arc::new(link);
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&link));
-        Ok(link)
+        Ok(self.keep(link, deadline))
     }
 
     /// The next peer that connected here; `None` when none did until `until`. The link goes back to where it listens.
@@ -191,9 +216,20 @@ impl Endpoint {
             let detail = format!("{name} is gone; another process answers at {address}");
             return Err(Failure::new("disconnected", name, detail));
         }
+        Ok(Some(self.keep(link, deadline)))
+    }
+
+    /// Keeps a link, and finds out whether its peer is a neighbour.
+    fn keep(&self, link: Link, deadline: Instant) -> Arc<Link> {
+        let (ours, theirs) = (self.router.greeting(), &link.greeting);
+        let near = !ours.machine.is_empty() && ours.machine == theirs.machine && ours.user == theirs.user;
+        if near && !theirs.socket.is_empty() {
+            let shortcut = Neighbour::new(theirs.socket.clone(), link.peer.clone(), self.now_ms);
+            link.try_shortcut(Arc::new(shortcut), deadline);
+        }
         let link = Arc::new(link);
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&link));
-        Ok(Some(link))
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(link.number, Arc::clone(&link));
+        link
     }
 
     /// Gives a link up: what is under way on it fails as `closed`.
@@ -387,6 +423,10 @@ impl Endpoint {
         self.mailbox.close();
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
+        }
+        if let Some(owner) = &self.owner {
+            owner.close();
+            self.memory.ask_nobody();
         }
         self.server.close();
     }

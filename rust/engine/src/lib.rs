@@ -10,6 +10,7 @@
 mod carrying;
 mod endpoint;
 mod failure;
+mod ipc;
 mod link;
 mod matching;
 mod memory;

@@ -127,6 +127,11 @@ impl Memory {
         self.others.lock().unwrap_or_else(PoisonError::into_inner).push(other);
     }
 
+    /// Asks nobody else any more: whoever was asked has ended.
+    pub fn ask_nobody(&self) {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Registers `span`, which stays mapped until [`Memory::release`]. Its number is never given out twice.
     ///
     /// # Errors

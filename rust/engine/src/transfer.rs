@@ -45,6 +45,8 @@ impl Status {
 struct State {
     status: Status,
     listeners: Vec<Arc<Notifier>>,
+    /// Threads that wait; telling nobody costs a system call.
+    waiting: usize,
 }
 
 /// A handle on one movement of bytes.
@@ -64,7 +66,7 @@ impl Transfer {
         Arc::new(Self {
             id,
             deadline,
-            state: Mutex::new(State { status: Status::Queued, listeners: Vec::new() }),
+            state: Mutex::new(State { status: Status::Queued, listeners: Vec::new(), waiting: 0 }),
             changed: Condvar::new(),
             ended: AtomicBool::new(false),
             under_way: Arc::clone(under_way),
@@ -99,7 +101,9 @@ impl Transfer {
             if left.is_zero() {
                 break;
             }
+            state.waiting += 1;
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
         state.status.clone()
     }
@@ -125,17 +129,19 @@ impl Transfer {
     /// Ends it, unless it has ended. Whether this ended it.
     pub(crate) fn end(&self, status: Status) -> bool {
         assert!(status.is_terminal(), "a transfer ends done, failed or cancelled");
-        let listeners = {
+        let (listeners, waiting) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.status.is_terminal() {
                 return false;
             }
             state.status = status;
-            std::mem::take(&mut state.listeners)
+            (std::mem::take(&mut state.listeners), state.waiting > 0)
         };
         self.ended.store(true, Ordering::Release);
         self.under_way.fetch_sub(1, Ordering::Relaxed);
-        self.changed.notify_all();
+        if waiting {
+            self.changed.notify_all();
+        }
         for notifier in listeners {
             notifier.tell(self.id);
         }

@@ -1,5 +1,6 @@
 //! Reads and writes between two endpoints: what is moved, when it is done, and how it ends otherwise.
 
+#[macro_use]
 mod world;
 
 use std::time::{Duration, Instant};
@@ -8,9 +9,22 @@ use weft_engine::{Direction, Status};
 use weft_sys::memory::Span;
 use world::*;
 
-#[test]
-fn a_read_that_is_waited_for_brings_what_the_owner_has() {
-    let pair = pair();
+on_every_transport! {
+    a_read_that_is_waited_for_brings_what_the_owner_has
+    a_write_is_in_the_owners_memory_when_it_is_done
+    two_consecutive_posted_reads_larger_than_all_windows_complete
+    an_ended_transfer_answers_the_same_for_ever
+    a_range_outside_the_advert_is_refused_by_the_asker_and_by_the_owner
+    an_advert_to_read_gives_no_right_to_write_even_to_one_that_pretends
+    a_released_registration_is_out_of_reach_at_once
+    an_expired_advert_is_refused_by_its_owner
+    what_is_queued_for_a_peer_that_is_gone_fails_and_does_not_wait_for_its_deadline
+    a_peer_that_came_back_as_another_process_holds_nothing_of_the_last
+    a_transfer_that_is_cancelled_leaves_its_memory_alone
+    closing_an_endpoint_ends_its_transfers
+}
+
+fn a_read_that_is_waited_for_brings_what_the_owner_has(pair: Pair) {
     let mut memory = pattern(1 << 20, 1);
     let content = memory.clone();
     let (registration, advert) = advertise(&pair.owner, &mut memory, true);
@@ -24,9 +38,7 @@ fn a_read_that_is_waited_for_brings_what_the_owner_has() {
     pair.owner.release(registration).unwrap();
 }
 
-#[test]
-fn a_write_is_in_the_owners_memory_when_it_is_done() {
-    let pair = pair();
+fn a_write_is_in_the_owners_memory_when_it_is_done(pair: Pair) {
     let mut memory = vec![0; 1 << 20];
     let (registration, advert) = advertise(&pair.owner, &mut memory, true);
     let mut data = pattern(300_000, 2);
@@ -39,9 +51,7 @@ fn a_write_is_in_the_owners_memory_when_it_is_done() {
     assert!(memory[77..300_077] == data && memory[500_000..501_000] == more);
 }
 
-#[test]
-fn two_consecutive_posted_reads_larger_than_all_windows_complete() {
-    let pair = pair();
+fn two_consecutive_posted_reads_larger_than_all_windows_complete(pair: Pair) {
     // Four lanes of eight mebibytes at most.
     let size = 80 << 20;
     let mut memory = pattern(size, 4);
@@ -54,9 +64,7 @@ fn two_consecutive_posted_reads_larger_than_all_windows_complete() {
     assert!(first == memory && second == memory);
 }
 
-#[test]
-fn an_ended_transfer_answers_the_same_for_ever() {
-    let pair = pair();
+fn an_ended_transfer_answers_the_same_for_ever(pair: Pair) {
     let mut memory = pattern(4096, 5);
     let (_, advert) = advertise(&pair.owner, &mut memory, false);
     let mut into = vec![0; 4096];
@@ -69,9 +77,7 @@ fn an_ended_transfer_answers_the_same_for_ever() {
     pair.owner.close();
 }
 
-#[test]
-fn a_range_outside_the_advert_is_refused_by_the_asker_and_by_the_owner() {
-    let pair = pair();
+fn a_range_outside_the_advert_is_refused_by_the_asker_and_by_the_owner(pair: Pair) {
     let mut memory = pattern(8192, 6);
     let registration = pair.owner.memory().register(Span::of(&mut memory)).unwrap();
     let advert = pair.owner.advertise(registration, 0, 4096, true, Duration::from_secs(60)).unwrap();
@@ -90,9 +96,7 @@ fn a_range_outside_the_advert_is_refused_by_the_asker_and_by_the_owner() {
     pair.owner.close();
 }
 
-#[test]
-fn an_advert_to_read_gives_no_right_to_write_even_to_one_that_pretends() {
-    let pair = pair();
+fn an_advert_to_read_gives_no_right_to_write_even_to_one_that_pretends(pair: Pair) {
     let mut memory = pattern(4096, 7);
     let before = memory.clone();
     let (_, advert) = advertise(&pair.owner, &mut memory, false);
@@ -104,9 +108,7 @@ fn an_advert_to_read_gives_no_right_to_write_even_to_one_that_pretends() {
     assert!(memory == before);
 }
 
-#[test]
-fn a_released_registration_is_out_of_reach_at_once() {
-    let pair = pair();
+fn a_released_registration_is_out_of_reach_at_once(pair: Pair) {
     let mut memory = pattern(4096, 8);
     let (registration, advert) = advertise(&pair.owner, &mut memory, true);
     let mut into = vec![0; 4096];
@@ -119,9 +121,7 @@ fn a_released_registration_is_out_of_reach_at_once() {
     assert_eq!(pair.owner.release(registration).unwrap_err().code, "unknown_handle");
 }
 
-#[test]
-fn an_expired_advert_is_refused_by_its_owner() {
-    let pair = pair();
+fn an_expired_advert_is_refused_by_its_owner(pair: Pair) {
     let mut memory = pattern(4096, 8);
     let registration = pair.owner.memory().register(Span::of(&mut memory)).unwrap();
     let advert = pair.owner.advertise(registration, 0, 4096, true, Duration::ZERO).unwrap();
@@ -132,9 +132,7 @@ fn an_expired_advert_is_refused_by_its_owner() {
     pair.owner.close();
 }
 
-#[test]
-fn what_is_queued_for_a_peer_that_is_gone_fails_and_does_not_wait_for_its_deadline() {
-    let pair = pair();
+fn what_is_queued_for_a_peer_that_is_gone_fails_and_does_not_wait_for_its_deadline(pair: Pair) {
     let mut memory = pattern(4096, 9);
     let (_, advert) = advertise(&pair.owner, &mut memory, true);
     pair.owner.close();
@@ -147,9 +145,7 @@ fn what_is_queued_for_a_peer_that_is_gone_fails_and_does_not_wait_for_its_deadli
     assert!(started.elapsed() < Duration::from_secs(6));
 }
 
-#[test]
-fn a_peer_that_came_back_as_another_process_holds_nothing_of_the_last() {
-    let pair = pair();
+fn a_peer_that_came_back_as_another_process_holds_nothing_of_the_last(pair: Pair) {
     let mut memory = pattern(4096, 10);
     let (_, advert) = advertise(&pair.owner, &mut memory, true);
     let port = pair.owner.address().port();
@@ -163,9 +159,7 @@ fn a_peer_that_came_back_as_another_process_holds_nothing_of_the_last() {
     assert_eq!(refused.unwrap_err().code, "extent_lost");
 }
 
-#[test]
-fn a_transfer_that_is_cancelled_leaves_its_memory_alone() {
-    let pair = pair();
+fn a_transfer_that_is_cancelled_leaves_its_memory_alone(pair: Pair) {
     let size = 64 << 20;
     let mut memory = pattern(size, 11);
     let (registration, advert) = advertise(&pair.owner, &mut memory, true);
@@ -187,9 +181,7 @@ fn a_transfer_that_is_cancelled_leaves_its_memory_alone() {
     pair.owner.release(registration).unwrap();
 }
 
-#[test]
-fn closing_an_endpoint_ends_its_transfers() {
-    let pair = pair();
+fn closing_an_endpoint_ends_its_transfers(pair: Pair) {
     let size = 64 << 20;
     let mut memory = pattern(size, 12);
     let (_, advert) = advertise(&pair.owner, &mut memory, true);

@@ -34,7 +34,7 @@ type Notice<'py> = (String, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50, connect_timeout_ms=2000, drain_timeout_ms=2000))]
+    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50, connect_timeout_ms=2000, drain_timeout_ms=2000, ipc=true))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only in Python, where each has its name")]
     fn new(
         py: Python<'_>,
@@ -49,6 +49,7 @@ impl Endpoint {
         spin_us: u64,
         connect_timeout_ms: u64,
         drain_timeout_ms: u64,
+        ipc: bool,
     ) -> PyResult<Self> {
         // Looked at here for its sentences; the engine makes its own.
         let _ = identity(cluster_id, secret, name.clone(), incarnation)?;
@@ -72,6 +73,7 @@ impl Endpoint {
             },
             connect: connect_options(congestion, spin_us, connect_timeout),
             now_ms,
+            ipc,
         };
         let engine = py.detach(|| Engine::start(config)).map_err(|error| {
             errors::system(

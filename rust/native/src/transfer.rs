@@ -16,11 +16,14 @@ const SIGNAL_SLICE: Duration = Duration::from_millis(100);
 /// Transfers whose buffers are kept before those that ended are looked for.
 const SWEEP_MIN: usize = 64;
 
+/// A transfer and its buffers.
+type Hold = (Arc<Moving>, Vec<Held>);
+
 /// Keeps the buffers of transfers in place until they have ended. Only threads that hold the GIL let buffers go; the
 /// engine never does.
 #[derive(Default)]
 pub struct Holds {
-    held: Mutex<HashMap<u64, (Arc<Moving>, Vec<Held>)>>,
+    held: Mutex<HashMap<u64, Hold>>,
 }
 
 impl Holds {

@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod devmem;
 pub mod event;
 pub mod memory;
+pub mod neighbour;
 pub mod pagemap;
 pub mod random;
 pub mod signal;

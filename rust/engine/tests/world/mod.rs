@@ -1,6 +1,22 @@
 //! Two endpoints, in a line.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+/// Runs each of these with two endpoints that meet over TCP, and with two that are neighbours.
+macro_rules! on_every_transport {
+    ($($name:ident)*) => {
+        mod tcp {
+            $(#[test] fn $name() { super::$name(super::world::pair_with(false)); })*
+        }
+        mod ipc {
+            $(#[test] fn $name() {
+                let pair = super::world::pair_with(true);
+                assert_eq!(pair.to_owner.transport(), "ipc");
+                super::$name(pair);
+            })*
+        }
+    };
+}
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +43,10 @@ pub fn endpoint(name: &str) -> Endpoint {
 }
 
 pub fn endpoint_at(name: &str, port: u16) -> Endpoint {
+    endpoint_with(name, port, false)
+}
+
+pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
     let mut random = [0; 8];
     weft_sys::random::fill(&mut random).expect("randomness");
     Endpoint::start(EndpointConfig {
@@ -46,6 +66,7 @@ pub fn endpoint_at(name: &str, port: u16) -> Endpoint {
         },
         connect: ConnectOptions { timeout: Duration::from_secs(1), ..ConnectOptions::default() },
         now_ms,
+        ipc,
     })
     .expect("a port is free")
 }
@@ -59,7 +80,12 @@ pub struct Pair {
 }
 
 pub fn pair() -> Pair {
-    let (owner, other) = (endpoint("owner"), endpoint("other"));
+    pair_with(false)
+}
+
+/// Two that are neighbours, where `ipc` says so.
+pub fn pair_with(ipc: bool) -> Pair {
+    let (owner, other) = (endpoint_with("owner", 0, ipc), endpoint_with("other", 0, ipc));
     let to_owner = other.connect(owner.address(), soon()).expect("the owner listens");
     let to_other = owner.accept(soon()).expect("the other can be reached").expect("it connected");
     Pair { owner, other, to_owner, to_other }
