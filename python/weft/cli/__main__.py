@@ -3,6 +3,7 @@
 import click
 
 from weft import __version__
+from weft.cli.bench import bench
 from weft.cli.demo.command import demo
 from weft.cli.doctor.command import doctor
 from weft.cli.events import events
@@ -21,7 +22,22 @@ def weft() -> None:
     """Weft pools the memory of ordinary machines."""
 
 
-for command in (coordinator, node, status, region, join, doctor, demo, placement, schedule, events, put, get, objects):
+for command in (
+    coordinator,
+    node,
+    status,
+    region,
+    join,
+    doctor,
+    demo,
+    placement,
+    schedule,
+    events,
+    put,
+    get,
+    objects,
+    bench,
+):
     weft.add_command(command)
 
 

@@ -16,6 +16,8 @@ use crate::progress::{After, Command, Core, Job, LANES_PER_TOKEN};
 use crate::track::{Going, PIECE_BYTES_MAX, Pending, Saying, Slot, Track, UNREACHABLE_MAX, Up, WORDS};
 use crate::transfer::{Status, Transfer};
 
+/// Handshakes in a row that may arrive damaged before a peer counts as somebody else.
+const DAMAGED_MAX: u32 = 4;
 /// Times a piece is submitted before what stands in its way counts as there to stay.
 const ATTEMPTS_MAX: u32 = 16;
 
@@ -249,7 +251,10 @@ impl Core {
                     track.unreachable_since = None;
                 }
                 track.rest(now);
-                if !failure.temporary || (refused && now.duration_since(since) >= UNREACHABLE_MAX) {
+                // A handshake that was damaged is begun anew, a few times.
+                let damaged = failure.is(Code::BadFrame) && track.damaged < DAMAGED_MAX;
+                track.damaged += u32::from(damaged);
+                if !(failure.temporary || damaged) || (refused && now.duration_since(since) >= UNREACHABLE_MAX) {
                     track.unreachable_since = None;
                     track.probe = false;
                     self.fail_all(number, &failure);
@@ -370,7 +375,9 @@ impl Core {
         let Some(track) = self.tracks.get_mut(&number) else { return };
         let fenced = refusal.code == Code::StaleGeneration && going.direction == Direction::Write;
         going.attempts += 1;
-        if (refusal.code.temporary() || fenced) && going.attempts < ATTEMPTS_MAX {
+        // A frame that arrived damaged is sent again, over another connection: its peer ends this one.
+        let again = refusal.code.temporary() || fenced || refusal.code == Code::BadFrame;
+        if again && going.attempts < ATTEMPTS_MAX {
             if fenced {
                 // A sibling lane broke: what was opened under an older epoch is opened again.
                 for slot in &mut track.slots {
@@ -403,7 +410,9 @@ impl Core {
                 }
             }
             // Its receiver has no room: it is said again, until its deadline.
-            Outcome::Refused(refusal) if refusal.code.temporary() => track.rest(Instant::now()),
+            Outcome::Refused(refusal) if refusal.code.temporary() || refusal.code == Code::BadFrame => {
+                track.rest(Instant::now());
+            }
             Outcome::Refused(refusal) => {
                 let failure = Failure::refused(&track.link.peer.name, &refusal);
                 if let Some(transfer) = track.words.pop_front().and_then(|said| said.transfer) {
@@ -460,9 +469,6 @@ impl Core {
         for job in failures {
             self.fail(job, Status::Failed(failure.clone()));
         }
-        if !failure.temporary && !matches!(error, TransportError::Closed { .. }) {
-            self.fail_all(number, &failure);
-        }
     }
 
     /// Ends a transfer that is under way: its deadline passed while it was `doing` something, or it was cancelled.
@@ -494,13 +500,13 @@ impl Core {
                 Some(_) => Status::Failed(Failure::timed_out(&peer, "waiting for something to be sent")),
                 None => Status::Cancelled,
             };
-            self.unsay(id);
+            self.unsay(id, doing.is_some());
             self.end_receive(&receive, status);
             let deadline = link.connect_deadline();
             self.say(&link, vec![Word::Withdrawn { receive: id }], None, None, deadline);
             return;
         }
-        for said in self.unsay(id) {
+        for said in self.unsay(id, doing.is_some()) {
             said.end(status(""));
         }
         // A word of nobody's that could not be said in time is dropped: nobody waits for it.
@@ -513,7 +519,7 @@ impl Core {
     }
 
     /// Takes a transfer's words back. The transfers whose words they were.
-    fn unsay(&mut self, id: u64) -> Vec<Arc<Transfer>> {
+    fn unsay(&mut self, id: u64, timed_out: bool) -> Vec<Arc<Transfer>> {
         let mut found = Vec::new();
         let mut torn = Vec::new();
         for (number, track) in &mut self.tracks {
@@ -526,7 +532,7 @@ impl Core {
                 && let Some(up) = track.up(WORDS)
             {
                 up.pending.remove(&speaking);
-                if up.lane.driven.forget(speaking) == Forgotten::Torn {
+                if up.lane.driven.forget(speaking) == Forgotten::Torn || timed_out {
                     torn.push(*number);
                 }
             }
@@ -544,11 +550,13 @@ impl Core {
     /// Ends a job before its time. Its memory is the caller's again once its transfer has ended.
     pub fn fail(&mut self, id: u64, status: Status) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        let timed_out = matches!(&status, Status::Failed(failure) if failure.code == "timed_out");
         let mut torn = Vec::new();
         if let Some(track) = self.tracks.get_mut(&job.link) {
             track.queue.retain(|going| going.job != id);
             for (index, slot) in track.slots.iter_mut().enumerate() {
                 let Slot::Up(up) = slot else { continue };
+                let mut waits = false;
                 for parked in up.parked.values_mut() {
                     let before = parked.len();
                     parked.retain(|going| {
@@ -558,6 +566,7 @@ impl Core {
                         going.job != id
                     });
                     up.pieces -= before - parked.len();
+                    waits |= before > parked.len();
                 }
                 let its: Vec<u64> = up
                     .pending
@@ -574,15 +583,19 @@ impl Core {
                             // What is on its way may still land, and must not after anything newer.
                             track.link.fence();
                         }
+                        waits |= forgotten == Forgotten::Sent;
                         if forgotten == Forgotten::Torn {
                             torn.push(index);
                         }
                     }
                 }
+                if waits && timed_out {
+                    // What was not answered in time may never be, and everything behind it waits for it.
+                    torn.push(index);
+                }
             }
             self.busy.insert(job.link);
         }
-        torn.dedup();
         for slot in torn {
             let peer = self.tracks.get(&job.link).map_or_else(String::new, |track| track.link.peer.name.clone());
             self.lane_broke(job.link, slot, &TransportError::TimedOut { peer, doing: "giving up a transfer" });

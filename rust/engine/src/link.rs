@@ -30,6 +30,8 @@ const WAITED_PIECES_MAX: usize = 4;
 const WAITED_PIECE_BYTES: u64 = 64 << 20;
 /// How long one sleep may last before the deadline is looked at again.
 const SLEEP_SLICE: Duration = Duration::from_millis(50);
+/// Times a call is repeated because what came or arrived was damaged.
+const DAMAGED_ATTEMPTS_MAX: u32 = 4;
 /// Times a piece is asked again because its lane's right to write was fenced off by a younger lane of the same link.
 const FENCED_ATTEMPTS_MAX: u32 = 8;
 
@@ -290,7 +292,7 @@ impl Link {
         let pieces = cut(parts, WAITED_PIECE_BYTES);
         let mut waited = self.take(deadline)?;
         let mut patience = Patience::until(deadline);
-        let mut fenced = 0;
+        let (mut fenced, mut damages) = (0, 0);
         let result = loop {
             let error = match self.attempt(&mut waited, direction, &pieces, deadline) {
                 Ok(()) => break Ok(()),
@@ -318,7 +320,10 @@ impl Link {
                     failure
                 }
             };
-            if !failure.temporary || !patience.wait(failure.code) {
+            // What arrives damaged is asked for again over another connection, a few times.
+            let damaged = failure.is(Code::BadFrame) && damages < DAMAGED_ATTEMPTS_MAX;
+            damages += u32::from(damaged);
+            if !(failure.temporary || damaged) || !patience.wait(failure.code) {
                 break Err(failure);
             }
         };
@@ -478,6 +483,10 @@ impl Waited {
                     let piece = &pieces[usize::try_from(id).expect("an index of ours")];
                     let region = Advert::region_id(piece.advert.buffer);
                     let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
+                    if refusal.code == Code::BadFrame {
+                        // The peer could not read it, and ends the connection.
+                        return Err(Trouble::Lane { failure, fence });
+                    }
                     refused.get_or_insert(failure);
                 }
             }

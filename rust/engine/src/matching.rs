@@ -186,6 +186,16 @@ impl Matching {
         send
     }
 
+    /// Takes every waiting send out.
+    pub fn take_all_waiting(&self) -> Vec<Send> {
+        std::mem::take(&mut self.lock().sends).into_values().flatten().collect()
+    }
+
+    /// Takes every receive out.
+    pub fn take_all_receives(&self) -> Vec<Receive> {
+        std::mem::take(&mut self.lock().receives).into_values().collect()
+    }
+
     /// The transfers of one link that wait here, sends and receives.
     pub fn of_link(&self, link: u64) -> Vec<u64> {
         let state = self.lock();

@@ -75,10 +75,26 @@ pub enum Command {
     Leave(u64),
 }
 
+impl Command {
+    /// Ends the transfer it was about: there is no thread any more that could.
+    fn refuse(self) {
+        let transfer = match self {
+            Self::Move { transfer, .. } | Self::Watch(transfer) | Self::Receive(transfer, _) => Some(transfer),
+            Self::Say { transfer, .. } => transfer,
+            Self::Met(send, _) => Some(send.transfer),
+            Self::Landed { .. } | Self::Cancel(_) | Self::Dialed { .. } | Self::Leave(_) => None,
+        };
+        if let Some(transfer) = transfer {
+            transfer.end(Status::Failed(Failure::closed("")));
+        }
+    }
+}
+
 /// How others reach the thread.
 pub struct Mailbox {
     waker: Waker,
-    commands: Mutex<VecDeque<Command>>,
+    /// None once the thread has ended.
+    commands: Mutex<Option<VecDeque<Command>>>,
     asleep: AtomicBool,
     closing: AtomicBool,
 }
@@ -87,7 +103,7 @@ impl Mailbox {
     pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             waker: Waker::new()?,
-            commands: Mutex::new(VecDeque::new()),
+            commands: Mutex::new(Some(VecDeque::new())),
             asleep: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         })
@@ -95,11 +111,33 @@ impl Mailbox {
 
     /// Hands a command over. Bounded by what callers may have under way.
     pub fn put(&self, command: Command) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(command);
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waiting) = commands.as_mut() else {
+            drop(commands);
+            command.refuse();
+            return;
+        };
+        waiting.push_back(command);
+        drop(commands);
         // The thread says that it will sleep before it looks a last time, so one of both sees the other.
         if self.asleep.load(Ordering::SeqCst) {
             self.waker.wake();
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.as_ref().is_none_or(VecDeque::is_empty)
+    }
+
+    fn take(&self) -> VecDeque<Command> {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes nothing any more. What was handed over last.
+    fn end(&self) -> VecDeque<Command> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
     /// Asks the thread to end what is under way and itself.
@@ -200,7 +238,7 @@ impl Core {
     fn sleep(&mut self, ready: &mut Ready, now: Instant) {
         let timeout = self.timeout(now);
         self.mailbox.asleep.store(true, Ordering::SeqCst);
-        let empty = self.mailbox.commands.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let empty = self.mailbox.is_empty();
         let closing = self.mailbox.closing.load(Ordering::SeqCst);
         if empty && !closing && self.poller.wait(ready, timeout).is_err() {
             self.mailbox.closing.store(true, Ordering::SeqCst);
@@ -245,7 +283,7 @@ impl Core {
     }
 
     fn take_commands(&mut self) -> bool {
-        let commands = std::mem::take(&mut *self.mailbox.commands.lock().unwrap_or_else(PoisonError::into_inner));
+        let commands = self.mailbox.take();
         let any = !commands.is_empty();
         for command in commands {
             self.obey(command);
@@ -326,17 +364,21 @@ impl Core {
     }
 
     fn end_all(&mut self) {
+        for command in self.mailbox.end() {
+            self.obey(command);
+        }
         let numbers: Vec<u64> = self.tracks.keys().copied().collect();
-        self.take_commands();
         for number in numbers {
             let name = self.tracks.get(&number).map_or_else(String::new, |track| track.link.peer.name.clone());
             self.fail_all(number, &Failure::closed(&name));
             self.forget_track(number);
         }
-        // What was handed over after the last look has no track; it ends like the rest.
-        let left: Vec<u64> = self.jobs.keys().copied().collect();
-        for id in left {
-            self.give_up(id, None);
+        // Sends that never met a receive have no track.
+        for send in self.matching.take_all_waiting() {
+            send.transfer.end(Status::Failed(Failure::closed(&send.link.peer.name)));
+        }
+        for receive in self.matching.take_all_receives() {
+            self.end_receive(&receive, Status::Failed(Failure::closed(&receive.link.peer.name)));
         }
     }
 }

@@ -119,6 +119,8 @@ pub struct Track {
     /// Whether somebody waits for the peer without asking anything: whether it lives is to be found out.
     pub probe: bool,
     pause: Duration,
+    /// Handshakes in a row that arrived damaged.
+    pub damaged: u32,
     /// Since when it refuses connections.
     pub unreachable_since: Option<Instant>,
 }
@@ -136,6 +138,7 @@ impl Track {
             pause_until: None,
             probe: false,
             pause: PAUSE_FIRST,
+            damaged: 0,
             unreachable_since: None,
         }
     }
@@ -166,5 +169,6 @@ impl Track {
     pub fn worked(&mut self) {
         self.pause = PAUSE_FIRST;
         self.unreachable_since = None;
+        self.damaged = 0;
     }
 }

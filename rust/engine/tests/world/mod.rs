@@ -1,6 +1,7 @@
 //! Two endpoints, in a line.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+#[allow(unused_macros, reason = "each test file uses its own part")]
 /// Runs each of these with two endpoints that meet over TCP, and with two that are neighbours.
 macro_rules! on_every_transport {
     ($($name:ident)*) => {
