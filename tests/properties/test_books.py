@@ -16,6 +16,7 @@ from weft.core.state import state_digest
 from weft.model.commands import (
     AdmitBeat,
     Command,
+    DeleteObject,
     DestroyCluster,
     FoundCluster,
     GiveUpNode,
@@ -51,6 +52,7 @@ COMMANDS = st.one_of(
         st.integers(0, 2),
         st.integers(1, 3),
     ),
+    st.builds(lambda one: DeleteObject(object_hash=one), OBJECTS),
     st.builds(lambda one, node_id: MarkMissing(object_hash=one, node_id=node_id), OBJECTS, NODES),
     st.builds(lambda one, node_id: MarkHealed(object_hash=one, node_id=node_id), OBJECTS, NODES),
     st.builds(
@@ -83,8 +85,18 @@ class Model:
         self.endpoints: dict[NodeId, dict[str, Any]] = {}
         self.objects: dict[ObjectHash, tuple[int, int]] = {}
         self.copies: dict[ObjectHash, set[NodeId]] = {}
+        self.deleting: set[ObjectHash] = set()
 
     def take(self, command: Command) -> bool:
+        taken = self._take(command)
+        for one in [one for one in self.deleting if not self.copies.get(one)]:
+            # With its last copy a deleted object leaves the books.
+            self.deleting.discard(one)
+            self.objects.pop(one, None)
+            self.copies.pop(one, None)
+        return taken
+
+    def _take(self, command: Command) -> bool:
         match command:
             case FoundCluster():
                 before, self.founded = self.founded, True
@@ -92,9 +104,23 @@ class Model:
             case DestroyCluster():
                 before, self.founded = self.founded, False
                 if before:
-                    for table in (self.nodes, self.endpoints, self.objects, self.copies):
-                        table.clear()
+                    for table in (self.nodes, self.endpoints, self.objects, self.copies, self.deleting):
+                        table.clear()  # type: ignore[attr-defined]
                 return before
+            case RegisterObject() if command.object_hash in self.deleting:
+                if any(not self.nodes[node_id].offline for node_id in self.copies[command.object_hash]):
+                    return False
+                self.deleting.discard(command.object_hash)
+                self.objects[command.object_hash] = (command.size_bytes, command.replicas_wanted)
+                return True
+            case DeleteObject():
+                if command.object_hash not in self.objects:
+                    return False
+                if command.object_hash not in self.deleting:
+                    self.deleting.add(command.object_hash)
+                    held = self.copies[command.object_hash]
+                    held -= {node_id for node_id in held if self.nodes[node_id].now is None}
+                return True
             case RegisterObject():
                 self.objects.setdefault(command.object_hash, (command.size_bytes, command.replicas_wanted))
                 self.copies.setdefault(command.object_hash, set())
@@ -103,7 +129,9 @@ class Model:
                 self.copies.get(command.object_hash, set()).discard(command.node_id)
                 return True
             case MarkHealed():
-                if command.object_hash not in self.objects or command.node_id not in self.nodes:
+                if command.object_hash not in self.objects or command.object_hash in self.deleting:
+                    return False
+                if command.node_id not in self.nodes:
                     return False
                 self.copies[command.object_hash].add(command.node_id)
                 return True
@@ -184,6 +212,7 @@ class Books(RuleBasedStateMachine):
         assert {
             row.object_hash: (row.size_bytes, row.replicas_wanted, row.replicas) for row in state.objects.values()
         } == {one: (*figures, tuple(sorted(model.copies[one]))) for one, figures in model.objects.items()}
+        assert {row.object_hash for row in state.objects.values() if row.deleting} == model.deleting
 
     def teardown(self) -> None:
         lived = state_digest(self.world.state)

@@ -39,6 +39,14 @@ INSERT INTO tail VALUES (0, 0, zeroblob(32));
 PRAGMA user_version = 1;
 COMMIT;
 """
+_NOTE_TAIL: Final = """
+CREATE TEMP TRIGGER note_tail AFTER INSERT ON main.batches BEGIN
+    UPDATE tail SET position = NEW.position, digest = NEW.digest;
+END
+"""
+_APPEND: Final = "INSERT INTO batches SELECT ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tail WHERE position = ?)"
+"""The whole transaction in one statement. Each one costs this thread the interpreter's lock once more, and while the
+event loop is busy that is dearer than what the statement does."""
 
 
 class SqliteJournal:
@@ -89,6 +97,7 @@ class SqliteJournal:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 connection.executescript(_SCHEMA)
+            connection.execute(_NOTE_TAIL)
         except sqlite3.Error as error:
             raise JournalFailed(f"cannot open {self.path}: {error}", path=str(self.path)) from error
         if version not in (0, SCHEMA_VERSION):
@@ -100,28 +109,19 @@ class SqliteJournal:
         return connection
 
     def _append(self, sealed: SealedBatch, expected_position: Position) -> None:
-        batch, connection = sealed.batch, self._connection
+        batch = sealed.batch
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            moved = connection.execute(
-                "UPDATE tail SET position = ?, digest = ? WHERE position = ?",
-                (batch.position, sealed.digest, expected_position),
+            kept = self._connection.execute(
+                _APPEND, (batch.position, batch.parent, sealed.digest, sealed.body, expected_position)
             )
-            if moved.rowcount != 1:
-                connection.execute("ROLLBACK")
+            if kept.rowcount != 1:
                 position, _ = self._tail()
                 raise PositionTaken(
                     f"the tail of {self.path} is at {position}, not at {expected_position}",
                     path=str(self.path),
                     position=position,
                 )
-            connection.execute(
-                "INSERT INTO batches VALUES (?, ?, ?, ?)", (batch.position, batch.parent, sealed.digest, sealed.body)
-            )
-            connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
             raise JournalFailed(f"cannot append to {self.path}: {error}", path=str(self.path)) from error
 
     def _read(self, after: Position, count_max: int) -> list[SealedBatch]:

@@ -96,6 +96,14 @@ BATCH_COMMANDS_MAX = _number(
 BATCH_EVENTS_MAX = _number(
     "BATCH_EVENTS_MAX", 16_384, "events", 1, 10**6, "a batch takes no further command past it, so it stays a few MiB"
 )
+GATHER_MS_MAX = _number(
+    "GATHER_MS_MAX",
+    4,
+    "ms",
+    0,
+    1_000,
+    "how long a batch waits for as many as came together before, and never longer than their own batch took",
+)
 QUEUE_COMMANDS_MAX = _number(
     "QUEUE_COMMANDS_MAX",
     8_192,

@@ -18,6 +18,8 @@ Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 Mebibytes = Annotated[int, Meta(ge=0, le=COUNT_MAX >> 20)]
 """So few that they are a count in bytes too, which is how other doors show them."""
 PositiveCount = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Quantity = Annotated[float, Meta(ge=0, le=COUNT_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
 Sentence = Annotated[str, Meta(max_length=ERROR_LENGTH_MAX)]

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from weft.api.alike import alike
 from weft.api.bodies.pools import (
     BindingInfo,
     CapabilitiesBody,
@@ -36,15 +37,6 @@ def registration_to_command(body: RegistrationBody, cluster_name: str) -> Descri
     """What registering means. Raises `InvalidField` for an address that is none and for a pool named twice."""
     if len(set(body.pools)) != len(body.pools):
         raise InvalidField("pools: a pool is named twice", field="pools", node_id=body.node_id)
-    gpus = tuple(
-        Gpu(
-            device_id=gpu.device_id,
-            name=gpu.name,
-            vram_total_bytes=gpu.vram_total_bytes,
-            compute_capability=gpu.compute_capability,
-        )
-        for gpu in body.capabilities.gpus
-    )
     return DescribeNode(
         node_id=parse_node_id(body.node_id),
         cluster_name=cluster_name,
@@ -53,7 +45,7 @@ def registration_to_command(body: RegistrationBody, cluster_name: str) -> Descri
             address=_parse_address(body.address, body.node_id),
             pool_ids=tuple(body.pools),
             capabilities=Capabilities(
-                gpus=gpus,
+                gpus=tuple(alike(gpu, Gpu) for gpu in body.capabilities.gpus),
                 cpu_cores=body.capabilities.cpu_cores,
                 ram_total_bytes=body.capabilities.ram_total_bytes,
             ),
@@ -153,15 +145,7 @@ def _capabilities(node: Node) -> CapabilitiesBody:
     said = node.engines.capabilities if node.engines is not None else Capabilities()
     machine = node.machine
     return CapabilitiesBody(
-        gpus=[
-            GpuBody(
-                device_id=gpu.device_id,
-                name=gpu.name,
-                vram_total_bytes=gpu.vram_total_bytes,
-                compute_capability=gpu.compute_capability,
-            )
-            for gpu in said.gpus
-        ],
+        gpus=[alike(gpu, GpuBody) for gpu in said.gpus],
         cpu_cores=said.cpu_cores if said.cpu_cores is not None or machine is None else machine.cpu_count,
         ram_total_bytes=(
             said.ram_total_bytes if said.ram_total_bytes is not None or machine is None else machine.memory_mb << 20
