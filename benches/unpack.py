@@ -1,8 +1,8 @@
-"""Unpacking with the CPU beside a loop of memcpy over the same fragments: `python -m benches.unpack FILE COUNT` prints JSON.
+"""The CPU's unpack beside a loop of memcpy over the same fragments: `python -m benches.unpack FILE COUNT`, JSON.
 
-A block is checked once in its life (bounds, sums, no byte written twice) and unpacked once. The promise is about the second;
-the rows that say "with the check" have both, where the floor checks nothing. Blocks in random order cost the check the most:
-those that a stream brings are in order, and checked in a seventh of the time.
+A block is checked once in its life (bounds, sums, no byte written twice) and unpacked once. The promise is about the
+second; the rows that say "with the check" have both, where the floor checks nothing. Blocks in random order cost the
+check the most: those that a stream brings are in order, and checked in a seventh of the time.
 """
 
 import json

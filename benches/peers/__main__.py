@@ -1,7 +1,7 @@
 """`make bench-peers`: the floor, the peers and Weft, one after the other, round after round, in one table.
 
-CPU memory over loopback TCP, from Python, each in its default configuration, under cubic and under bbr. The machine drifts,
-so only figures of one run are compared: a round runs everybody once, and the table shows medians over rounds.
+CPU memory over loopback TCP, from Python, each in its default configuration, under cubic and under bbr. The machine
+drifts, so only figures of one run are compared: a round runs everybody once, and the table shows medians over rounds.
 """
 
 import json

@@ -6,9 +6,9 @@ import sys
 os.environ.setdefault("MC_LOG_LEVEL", "ERROR")
 os.environ.setdefault("GLOG_minloglevel", "2")
 
-import numpy as np  # noqa: E402
-from mooncake.engine import TransferEngine  # noqa: E402
-from timing import FILLED, WALK_BYTES, beside, end_with_parent, finish, measure, operations  # noqa: E402
+import numpy as np
+from mooncake.engine import TransferEngine
+from timing import FILLED, WALK_BYTES, beside, end_with_parent, finish, measure, operations
 
 
 def started() -> tuple[TransferEngine, "np.ndarray"]:

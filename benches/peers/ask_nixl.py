@@ -9,9 +9,9 @@ os.environ["UCX_TLS"] = "tcp"
 # Loopback is what is measured; without a name UCX may choose another card of the machine.
 os.environ.setdefault("UCX_NET_DEVICES", "lo")
 
-import numpy as np  # noqa: E402
-from nixl_cu12._api import nixl_agent, nixl_agent_config  # noqa: E402
-from timing import (  # noqa: E402
+import numpy as np
+from nixl_cu12._api import nixl_agent, nixl_agent_config
+from timing import (
     FILLED,
     START_SECONDS_MAX,
     WALK_BYTES,

@@ -21,7 +21,12 @@ def step(command: list[str], what: str, seconds_max: int = INSTALL_SECONDS_MAX, 
     """Runs one step. Returns why it failed, in one line; nothing when it did not."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds_max, check=False, **arguments  # type: ignore[call-overload]
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds_max,
+            check=False,
+            **arguments,  # type: ignore[call-overload]
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{what}: {error}"
@@ -53,7 +58,7 @@ def python() -> tuple[Path, dict[str, str]]:
 
 
 def server(name: str, packages: tuple[str, ...]) -> tuple[str, str]:
-    """The path of a server of Debian, and why there is none. One that the machine has is taken; else it is unpacked here."""
+    """The path of a server of Debian, and why there is none. The machine's own is taken; else one is unpacked here."""
     if found := shutil.which(name):
         return found, ""
     folder = (ROOT / "debian").absolute()

@@ -1,7 +1,8 @@
 """What the two stores' programs share: a Python socket without a client library between, and a server that is up soon.
 
-They are request and reply, not one-sided. A value for every piece of 64 MiB, got into as many places of a buffer that is
-there already: a single hot value would never leave the cache on either side, and nobody else is measured like that.
+They are request and reply, not one-sided. A value for every piece of 64 MiB, got into as many places of a buffer
+that is there already: a single hot value would never leave the cache on either side, and nobody else is measured
+like that.
 """
 
 import socket

@@ -1,8 +1,8 @@
 """What every peer's program shares: the work list, the timing, and the end.
 
-A program is given operations ("read:4096:4000:1": kind, bytes of a range, how often, ranges in one call) and prints one JSON
-object: p50 of one call in microseconds for each. All walk over 64 MiB on both sides, touched before; content that came is
-compared once. It imports nothing of Weft, because it runs in an environment of its own.
+A program is given operations ("read:4096:4000:1": kind, bytes of a range, how often, ranges in one call) and prints
+one JSON object: p50 of one call in microseconds for each. All walk over 64 MiB on both sides, touched before;
+content that came is compared once. It imports nothing of Weft, because it runs in an environment of its own.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ class Operation(NamedTuple):
         return f"{self.kind}:{self.size_bytes}:{self.count}:{self.ranges}"
 
     def offsets(self, index: int) -> list[int]:
-        """Where the ranges of call `index` lie: side by side for one, every other piece for many, so that none touch."""
+        """Where the ranges of call `index` lie: side by side for one; every other piece for many, so none touch."""
         start = index * self.size_bytes * self.ranges % WALK_BYTES
         step = 1 if self.ranges == 1 else 2
         return [(start + piece * step * self.size_bytes) % WALK_BYTES for piece in range(self.ranges)]
@@ -75,7 +75,7 @@ def end_with_parent() -> None:
 
 def beside(*arguments: str) -> subprocess.Popen[str]:
     """The other end: this same program with other arguments, in a process of its own."""
-    command = [sys.executable, *sys.orig_argv[1:-len(sys.argv[1:]) or None], *arguments]
+    command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv[1:]) or None], *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

@@ -12,15 +12,18 @@ from typing_extensions import Buffer
 __all__ = [
     "LIMITS",
     "Advert",
+    "BounceConnection",
     "Connection",
     "Endpoint",
     "Notifier",
     "Peer",
     "Server",
     "Transfer",
+    "UnpackBlock",
     "Window",
     "machine_report",
-    "wire_vectors", "BounceConnection", "UnpackBlock"]
+    "wire_vectors",
+]
 
 LIMITS: Final[dict[str, int]]
 
@@ -316,8 +319,6 @@ class BounceConnection:
     def open_advert(self, advert: Advert, timeout_ms: int = 5000) -> tuple[int, int]: ...
     def read(self, handle: int, offset: int, into: Buffer, timeout_ms: int | None = None) -> int: ...
     def begin_read(self, handle: int, offset: int, length: int, timeout_ms: int | None = None) -> int: ...
-    def take(
-        self, at: int, target_bytes: int, timeout_ms: int | None = None
-    ) -> tuple[int, UnpackBlock] | None: ...
+    def take(self, at: int, target_bytes: int, timeout_ms: int | None = None) -> tuple[int, UnpackBlock] | None: ...
     def give_back(self, slot: int) -> None: ...
     def close(self) -> None: ...

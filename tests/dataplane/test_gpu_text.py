@@ -1,4 +1,4 @@
-"""The GPU's text without a GPU: run on this CPU under sanitizers beside the CPU's unpack, and compiled for every target."""
+"""The GPU's text without a GPU: run on this CPU under sanitizers beside the CPU's unpack, compiled for every target."""
 
 import importlib.util
 import struct
@@ -26,7 +26,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags = ["-O1", "-g", "-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     command = ["cc", *flags, *sanitizers, f'-DUNPACK_TEXT="{gpu.TEXT}"', str(HERE / "device/unpack_host.c")]
-    done = subprocess.run([*command, "-o", str(built)], capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    done = subprocess.run(
+        [*command, "-o", str(built)], capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+    )
     if "cannot find -lasan" in done.stderr or "cannot find libasan" in done.stderr:
         pytest.skip("this C compiler has no address sanitizer")
     assert done.returncode == 0, done.stderr
@@ -35,7 +37,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(program: Path, cases: list[Case]) -> list[tuple[int, bytes]]:
     text = b"".join(
-        struct.pack("<6Q", len(fragments) // 16, bounce_bytes, target_bytes, tiles, blocks, threads) + fragments + bounce
+        struct.pack("<6Q", len(fragments) // 16, bounce_bytes, target_bytes, tiles, blocks, threads)
+        + fragments
+        + bounce
         for fragments, bounce_bytes, bounce, target_bytes, tiles, blocks, threads in cases
     )
     done = subprocess.run([str(program)], input=text, capture_output=True, timeout=SECONDS_MAX, check=False)
@@ -69,9 +73,7 @@ def test_the_kernel_moves_what_the_cpu_moves_and_touches_nothing_else(program: P
     for block, bounce in blocks:
         tiles = max(1, -(-block.longest // gpu.TILE_BYTES))
         grid, threads = int(random.integers(1, 5)), int(random.choice([32, 64, 256]))
-        cases.append(
-            (block.encode()[64:], block.bounce_bytes, bounce, block.target_bytes, tiles, grid, threads)
-        )
+        cases.append((block.encode()[64:], block.bounce_bytes, bounce, block.target_bytes, tiles, grid, threads))
     for (block, bounce), (refused, target) in zip(blocks, run(program, cases), strict=True):
         expected = bytearray(b"\xee" * block.target_bytes)
         block.unpack(bounce, expected)

@@ -136,9 +136,7 @@ def test_a_read_through_a_bounce_buffer_brings_what_is_there(
 def test_blocks_taken_from_a_connection_are_gathered_in_python_and_given_back_in_order(world: World) -> None:
     connection = world.connect(1 << 16, shuffle=2)
     handle, _ = connection.open_advert(world.advert)
-    memory = np.ctypeslib.as_array(
-        (ctypes.c_ubyte * connection.bounce_bytes).from_address(connection.bounce_address)
-    )
+    memory = np.ctypeslib.as_array((ctypes.c_ubyte * connection.bounce_bytes).from_address(connection.bounce_address))
     target, held, full = np.zeros(SIZE, np.uint8), deque[tuple[int, UnpackBlock]](), 0
     coming, at = connection.begin_read(handle, 0, SIZE), 0
     assert coming == SIZE

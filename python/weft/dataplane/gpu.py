@@ -4,7 +4,7 @@
     with GpuReader(connection, unpack) as reader:       # a `BounceConnection`
         reader.read(handle, 0, tensor)                  # anything with `__cuda_array_interface__`
 
-The kernel is one CUDA C text, `unpack.cu` beside this file, compiled when it is first needed for the device that is there.
+The kernel is one CUDA C text, `unpack.cu` beside this file, compiled for the device that is there when first needed.
 It needs `pip install weft[gpu]` (cuda-core, NVRTC) to compile and a driver to run; nothing else of Weft needs either.
 docs/tcpx.md says what was tried on which hardware.
 """
@@ -32,8 +32,8 @@ THREADS: Final = 256
 """Threads of a block; eight warps share nothing, so any multiple of 32 would do."""
 WARPS: Final = THREADS // 32
 GRID_MAX: Final = 128
-"""Most blocks of a launch: four each on 32 multiprocessors. A network brings a fortieth of what a whole GPU could gather;
-the rest of it belongs to whoever computes."""
+"""Most blocks of a launch: four each on 32 multiprocessors. A network brings a fortieth of what a whole GPU could
+gather; the rest of it belongs to whoever computes."""
 
 
 @cache
@@ -160,7 +160,7 @@ class GpuReader:
         self._open = True
 
     def read(self, handle: int, offset: int, target: object, timeout_ms: int | None = None) -> int:
-        """Fills `target`, which has `__cuda_array_interface__` or is (address, bytes). Returns how many bytes it has."""
+        """Fills `target` (`__cuda_array_interface__`, or address and bytes). Returns how many bytes it has."""
         address, size = device_memory(target)
         timeout_ms = transfer_ms_max(size) if timeout_ms is None else timeout_ms
         deadline = time.monotonic() + timeout_ms / 1000
