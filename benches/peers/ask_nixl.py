@@ -6,8 +6,6 @@ import sys
 
 os.environ.setdefault("NIXL_LOG_LEVEL", "ERROR")
 os.environ["UCX_TLS"] = "tcp"
-# Loopback is what is measured; without a name UCX may choose another card of the machine.
-os.environ.setdefault("UCX_NET_DEVICES", "lo")
 
 import numpy as np
 from nixl_cu12._api import nixl_agent, nixl_agent_config
