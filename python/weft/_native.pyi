@@ -202,6 +202,7 @@ class Endpoint:
         connect_timeout_ms: int = 2000,
         drain_timeout_ms: int = 2000,
         ipc: bool = True,
+        bounce: bool = False,
     ) -> Endpoint: ...
     @property
     def host(self) -> str: ...

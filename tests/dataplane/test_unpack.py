@@ -164,6 +164,22 @@ def test_blocks_taken_from_a_connection_are_gathered_in_python_and_given_back_in
     connection.close()
 
 
+def test_an_endpoint_that_asks_for_it_reads_through_a_bounce_buffer(world: World) -> None:
+    with Endpoint.listen(secret=SECRET, name="asker", transport="tcpx") as asker:
+        peer = asker.connect(world.owner.metadata)
+        assert peer.transport == "tcpx"
+        into = np.zeros(SIZE, np.uint8)
+        assert peer.read_now(world.advert, into) == SIZE
+        assert np.array_equal(into, world.content)
+        parts = [np.zeros(100, np.uint8) for _ in range(50)]
+        peer.readv_now([(world.advert, index * 1001, part) for index, part in enumerate(parts)])
+        assert all(np.array_equal(part, world.content[i * 1001 :][:100]) for i, part in enumerate(parts))
+        transfers = [peer.read(world.advert, part, offset=7) for part in parts]
+        for transfer in transfers:
+            transfer.wait(5_000)
+        assert all(np.array_equal(part, world.content[7:107]) for part in parts)
+
+
 def test_a_bounce_buffer_of_no_pages_and_a_peer_that_is_not_there_are_named() -> None:
     arguments: dict[str, Any] = {
         "host": "127.0.0.1", "port": 1, "cluster_id": bytes(16), "secret": SECRET, "name": "a", "incarnation": 1,
