@@ -70,6 +70,8 @@ def test_the_kernel_moves_what_the_cpu_moves_and_touches_nothing_else(program: P
     random = np.random.default_rng(7)
     cases: list[Case] = []
     blocks = [random_block(random) for _ in range(150)]
+    most = [(int(random.integers(0, 60_000)), 499, int(place) * 501 + 3) for place in random.permutation(2048)]
+    blocks.append((UnpackBlock.of(most, 1 << 16, 2048 * 501 + 3), random.integers(0, 256, 1 << 16, np.uint8).tobytes()))
     for block, bounce in blocks:
         tiles = max(1, -(-block.longest // gpu.TILE_BYTES))
         grid, threads = int(random.integers(1, 5)), int(random.choice([32, 64, 256]))

@@ -1,6 +1,11 @@
 """Fragments gathered from a bounce buffer: Rust beside NumPy, and a connection whose answers land in one."""
 
 import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +17,7 @@ from hypothesis import strategies as st
 
 from weft._native import BounceConnection, UnpackBlock
 from weft.dataplane.endpoint import Advert, Endpoint
-from weft.model.errors import BadArgument, Closed, OutOfRange, Unreachable
+from weft.model.errors import BadArgument, Closed, OutOfRange, TimedOut, Unreachable
 
 SECRET = b"the secret of these tests"
 BOUNCE_BYTES = 1 << 16
@@ -162,6 +167,46 @@ def test_blocks_taken_from_a_connection_are_gathered_in_python_and_given_back_in
     with pytest.raises(BadArgument, match="twice"):
         connection.give_back(0)
     connection.close()
+
+
+OWNER = """
+import sys
+import numpy as np
+from weft.dataplane.endpoint import Endpoint
+with Endpoint.listen(secret=b"the secret of these tests", name="owner") as owner:
+    with owner.register(np.ones(1 << 20, np.uint8)) as memory:
+        print(owner.address[1], owner.cluster_id.hex(), memory.advertise().encode().hex(), flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_stopped_owner_fails_a_read_at_its_deadline_and_the_connection_with_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        try:
+            assert owner.stdout is not None
+            port, cluster, advert = owner.stdout.readline().split()
+            connection = BounceConnection(
+                host="127.0.0.1",
+                port=int(port),
+                cluster_id=bytes.fromhex(cluster),
+                secret=SECRET,
+                name="a",
+                incarnation=1,
+            )
+            handle, _ = connection.open_advert(Advert(bytes.fromhex(advert)))
+            assert connection.read(handle, 0, bytearray(1 << 20)) == 1 << 20
+            os.kill(owner.pid, signal.SIGSTOP)
+            os.waitpid(owner.pid, os.WUNTRACED)
+            started = time.monotonic()
+            with pytest.raises(TimedOut):
+                connection.read(handle, 0, bytearray(1 << 20), 300)
+            assert time.monotonic() - started < 2
+            with pytest.raises(Closed):
+                connection.read(handle, 0, bytearray(1))
+        finally:
+            owner.kill()
 
 
 def test_an_endpoint_that_asks_for_it_reads_through_a_bounce_buffer(world: World) -> None:

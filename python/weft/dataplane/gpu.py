@@ -157,6 +157,7 @@ class GpuReader:
         mapped = driver.CU_MEMHOSTREGISTER_DEVICEMAP
         _check(driver.cuMemHostRegister(address, size, mapped), "registering the bounce buffer")
         self._bounce = int(_check(driver.cuMemHostGetDevicePointer(address, 0), "mapping the bounce buffer"))
+        self._abandoned: list[Gathering] = []
         self._open = True
 
     def read(self, handle: int, offset: int, target: object, timeout_ms: int | None = None) -> int:
@@ -192,8 +193,10 @@ class GpuReader:
             while held:
                 self._finish(held, rest_ms())
         except BaseException:
-            # What was not gathered may still be read by the kernel: nothing may be received over it.
+            # What was not gathered may still be read by the kernel: nothing may be received over it, and what the
+            # launches use lives on with this reader.
             self._connection.close()
+            self._abandoned.extend(gathering for _, gathering in held)
             raise
         return size
 

@@ -144,6 +144,45 @@ fn a_slot_given_back_out_of_order_is_refused_and_the_lane_goes_on() {
     assert!(back == bytes);
 }
 
+/// Somebody still gathers from the buffer while the CPU's own reads go on beside it.
+#[test]
+fn a_read_beside_blocks_that_are_held_takes_nothing_from_them() {
+    let server = lender();
+    let mut lane = connect(&server, SMALL);
+    let (handle, bytes) = written(&mut lane, 9000);
+    post_read(&mut lane, handle, bytes.len());
+    lane.begin_blocks(soon()).unwrap();
+    let (mut held, mut at) = (Vec::new(), 0);
+    while let Taken::Block(slot, block) = lane.take(at, bytes.len() as u64, soon()).unwrap() {
+        at += block.total_bytes();
+        held.push((slot, block));
+    }
+    // As often as the buffer has room for, behind the slot that is not back.
+    for _ in 0..5 {
+        post_read(&mut lane, handle, bytes.len());
+        let mut back = vec![0; bytes.len()];
+        let reply = lane.begin(&[Span::of(&mut back)], soon()).unwrap();
+        lane.fill(&[Span::of(&mut back)], reply.filled, bytes.len(), soon()).unwrap();
+        assert!(back == bytes);
+    }
+    post_read(&mut lane, handle, bytes.len());
+    let full = loop {
+        let mut back = vec![0; bytes.len()];
+        let begun = lane.begin(&[Span::of(&mut back)], soon());
+        match begun.and_then(|reply| lane.fill(&[Span::of(&mut back)], reply.filled, bytes.len(), soon())) {
+            Ok(_) => post_read(&mut lane, handle, bytes.len()),
+            Err(error) => break error,
+        }
+    };
+    assert!(full.to_string().contains("were not given back"), "{full}");
+    let mut target = vec![0; bytes.len()];
+    for (slot, block) in held {
+        gather(&lane, &block, &mut target);
+        lane.give_back(slot).unwrap();
+    }
+    assert!(target == bytes, "bytes that were held were overwritten");
+}
+
 /// The most valuable regression test of the original: its second read of this size stalled for ever.
 #[test]
 fn two_consecutive_reads_larger_than_all_slots_together_both_complete() {

@@ -18,14 +18,14 @@ pub enum Carved {
 
 /// Makes a block of the first bytes that wait in `pool`, at most `bytes` of them, for `at` and on in a target of
 /// `target_bytes`. No fragment crosses an offset of `cuts` (ascending), where one piece of the target's memory ends and
-/// another begins.
+/// another begins. The bytes wait on until they are taken or skipped; nothing when none wait.
 ///
 /// # Errors
 /// When the bytes do not belong into the target.
-pub fn carve(pool: &mut Pool, bytes: u64, at: u64, target_bytes: u64, cuts: &[u64]) -> Result<Carved, BlockError> {
+pub fn lay_out(pool: &Pool, bytes: u64, at: u64, target_bytes: u64, cuts: &[u64]) -> Result<Option<Block>, BlockError> {
     let bytes = bytes.min(pool.waiting()).min(SLICE_BYTES_MAX);
     if bytes == 0 {
-        return Ok(Carved::Nothing);
+        return Ok(None);
     }
     let mut pieces = Vec::new();
     pool.waiting_pieces(bytes, FRAGMENTS_MAX, &mut pieces);
@@ -46,7 +46,15 @@ pub fn carve(pool: &mut Pool, bytes: u64, at: u64, target_bytes: u64, cuts: &[u6
             target += u64::from(part);
         }
     }
-    let block = Block::new(Ends { bounce_bytes: pool.bytes(), target_bytes }, fragments)?;
+    Block::new(Ends { bounce_bytes: pool.bytes(), target_bytes }, fragments).map(Some)
+}
+
+/// Lays a block out and holds its bytes in a slot, for a sink that takes its time.
+///
+/// # Errors
+/// As [`lay_out`].
+pub fn carve(pool: &mut Pool, bytes: u64, at: u64, target_bytes: u64, cuts: &[u64]) -> Result<Carved, BlockError> {
+    let Some(block) = lay_out(pool, bytes, at, target_bytes, cuts)? else { return Ok(Carved::Nothing) };
     Ok(match pool.take(block.total_bytes()) {
         // Slot numbers grow for ever, a block names the low half of one.
         Some(slot) => Carved::Block(slot, block.named(0, 0, (slot.number() & u64::from(u32::MAX)) as u32)),

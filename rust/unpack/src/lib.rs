@@ -22,7 +22,7 @@ mod slots;
 pub use block::{
     BLOCK_HEADER_BYTES, BOUNCE_ALIGNMENT, BOUNCE_BYTES_MAX, Block, BlockError, Ends, FRAGMENTS_MAX, SLICE_BYTES_MAX,
 };
-pub use carve::{Carved, carve};
+pub use carve::{Carved, carve, lay_out};
 pub use cpu::unpack;
 pub use fragment::{FRAGMENT_BYTES, Fragment};
 pub use pool::{Order, PAGE_BYTES, Piece, Pool};

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use weft_sys::memory::{Mapping, Span};
 use weft_sys::socket::{self, Wait};
-use weft_unpack::{Block, BlockError, Carved, Order, Piece, Pool, Slot, SlotError, carve};
+use weft_unpack::{Block, BlockError, Carved, Order, Piece, Pool, Slot, SlotError, carve, lay_out};
 
 /// Most bytes one receive is asked for: beyond it the first bytes have left the cache before they are unpacked.
 const RECEIVE_BYTES_MAX: u64 = 1 << 20;
@@ -104,14 +104,12 @@ impl Bounce {
     /// Unpacks what waits of an answer of `total` bytes into `target`, `done` of which are there. Returns how many are
     /// there now.
     pub fn unpack(&mut self, target: &[Span], mut done: usize, total: usize) -> usize {
-        // A pool holds its slots only across calls of `carve`; here each comes back before the next is taken.
         let (cuts, target_bytes) = boundaries(target);
-        while let Ok(Carved::Block(slot, block)) =
-            carve(&mut self.pool, (total - done) as u64, done as u64, target_bytes, &cuts)
-        {
+        // No slot: the bytes are gone from here when the copy returns. Slots of earlier blocks may still be held elsewhere.
+        while let Ok(Some(block)) = lay_out(&self.pool, (total - done) as u64, done as u64, target_bytes, &cuts) {
             self.copy(&block, target);
             done += usize::try_from(block.total_bytes()).expect("at most 4 MiB");
-            self.pool.give_back(slot).expect("it is the only one held");
+            self.pool.skip(block.total_bytes());
         }
         done
     }
