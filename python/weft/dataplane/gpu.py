@@ -115,6 +115,8 @@ class GpuUnpack:
         longest = max((block.longest for block in blocks), default=0)
         tiles = max(1, -(-longest // TILE_BYTES))
         core, numpy = _core(), importlib.import_module("numpy")
+        # A context belongs to the thread that made it current, and this may be another one.
+        self._device.set_current()
         # Fragments and the counter lie in pinned memory, which the kernel reads and writes where it is: for 32 KiB read
         # once that is quicker than a copy before the launch.
         pinned = self._pinned.allocate(max(16, len(fragments)) + 16, stream=self._stream)
