@@ -59,7 +59,7 @@ def test_a_bulk_read_is_judged_by_every_peer_that_was_measured() -> None:
     assert peers.judge(bulk, parties)[1] == []
 
 
-def test_a_peer_that_fails_says_why_and_is_not_asked_again() -> None:
+def test_a_peer_that_fails_twice_says_why_and_is_not_asked_again() -> None:
     asked = []
 
     def broken() -> dict[str, float]:
@@ -67,9 +67,9 @@ def test_a_peer_that_fails_says_why_and_is_not_asked_again() -> None:
         raise RuntimeError("no such\n  library")
 
     party = peers.Party("NIXL", broken)
-    party.sample()
-    party.sample()
-    assert (party.why_not, len(asked)) == ("no such library", 1)
+    for _ in range(3):
+        party.sample()
+    assert (party.why_not, len(asked)) == ("no such library", 2)
     assert party.median(peers.lines()[0]) is None
 
 

@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 # Besides a program's own alarm, which ends it in order.
 KILL_AFTER_SECONDS = PROGRAM_SECONDS_MAX + 10
 BBR_BUFFER_KIB = 128
+FAILURES_MAX = 2
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,18 @@ class Party:
     run: Callable[[], dict[str, float]]
     why_not: str = ""
     samples: dict[str, list[float]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
 
     def sample(self) -> None:
-        """One round. One that fails says why and is not asked again: half a column would compare other machines."""
+        """One round. Whoever fails twice says why and is not asked again: a median of few rounds would be of luck."""
         if self.why_not:
             return
         try:
             results = self.run()
         except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-            self.why_not = " ".join(str(error).split())[:200]
+            self.failures.append(" ".join(str(error).split())[:200])
+            if len(self.failures) == FAILURES_MAX:
+                self.why_not = self.failures[-1]
             return
         for name, value in results.items():
             self.samples.setdefault(name, []).append(value)
@@ -186,6 +190,8 @@ def compare(congestion: str, buffer_kib: int) -> dict[str, object]:
     for party in everybody:
         if party.why_not:
             print(f"  {party.name} was not measured: {party.why_not}")
+        elif party.failures:
+            print(f"  {party.name} failed in a round, which does not count: {party.failures[0]}")
     return {
         "congestion": congestion,
         "missed": missed_lines,
