@@ -32,6 +32,16 @@ $(BUILD)/installed: $(BUILD)/tools pyproject.toml Cargo.toml Cargo.lock $(shell 
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release >$(BUILD)/build.log 2>&1 || { cat $(BUILD)/build.log; exit 1; }
 	@touch $@
 
+$(BUILD)/engines:
+	@mkdir -p $(BUILD)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "weft: installing PostgreSQL for the tests of its journal"; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql; } \
+	      >$(BUILD)/engines.log 2>&1 || echo "weft: it could not be installed ($(BUILD)/engines.log); its tests skip"; \
+	  else echo "weft: no PostgreSQL server here; the tests of its journal skip (on Debian: apt-get install postgresql)"; fi; }
+	@touch $@
+
 floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http $(BUILD)/floor/unpack
 
 $(BUILD)/floor/%: benches/floor/%.c benches/floor/floor.h
@@ -55,7 +65,7 @@ check: build  ## format, lint, types, import rules
 $(BUILD)/gpu: constraints-gpu.txt $(BUILD)/tools
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-gpu.txt && touch $@ || echo "weft: the compiler for the GPU's text is not to be had; its tests skip"
 
-test: check $(BUILD)/gpu  ## everything: Rust, then Python, one closing line
+test: check $(BUILD)/engines $(BUILD)/gpu  ## everything: Rust, then Python, one closing line
 	@echo "weft: Rust tests"
 	@cargo test --quiet --workspace
 	@echo "weft: Python tests"
@@ -71,7 +81,7 @@ $(BUILD)/peers/made: benches/peers.txt constraints.txt
 	@$(BUILD)/peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r benches/peers.txt
 	@touch $@
 
-bench: build floors $(BUILD)/peers/made  ## the figures, each beside its floor, in one run
+bench: build floors $(BUILD)/engines $(BUILD)/peers/made  ## the figures, each beside its floor, in one run
 	@WEFT_BENCH_FASTAPI=$${WEFT_BENCH_FASTAPI:-$(BUILD)/peers/bin/python} $(PYTHON) -m benches
 
 bench-peers: build floors  ## Weft beside NIXL, Mooncake, redis and memcached, round after round, in one table

@@ -15,7 +15,6 @@ from weft.api.errors import STATUS, Family, envelope, status_of, status_of_class
 from weft.api.openapi import describe
 from weft.api.routes import ROUTES, Route
 from weft.model.errors import LenderSilent, NodeNotFound, TimedOut, Unavailable, WeftError
-from weft.model.policy import BODY_BYTES_MAX
 from weft.serve.call import read_body
 
 GOLDEN = Path(__file__).parent / "openapi.json"
@@ -28,6 +27,7 @@ KEYS = {
     Family.CLUSTER: {"detail", "code"},
     Family.POOLS: {"success", "message", "code"},
     Family.STORAGE: {"error", "code", "fields", "temporary"},
+    Family.DA: {"success", "error", "code"},
     Family.WEFT: {"error", "code", "fields", "temporary"},
 }
 
@@ -87,7 +87,7 @@ def test_the_wrong_json_is_a_wrong_field(route: Route, body: bytes) -> None:
 @by_operation(WITH_BODY)
 def test_a_body_over_the_bound_is_refused_and_not_read(route: Route) -> None:
     async def story(door: Door) -> None:
-        answer = await door(route.method, path(route), b" " * (BODY_BYTES_MAX + 1))
+        answer = await door(route.method, path(route), b" " * (route.body_bytes_max + 1))
         assert answer.status_code == 413
         check_envelope(route, answer.json(), "BODY_TOO_LARGE")
 

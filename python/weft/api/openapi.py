@@ -61,6 +61,16 @@ _ENVELOPES: Final[dict[Family, dict[str, Any]]] = {
         "required": ["success", "message", "node_id", "code"],
     },
     Family.STORAGE: _WEFT_ENVELOPE,
+    Family.DA: {
+        "title": "DaError",
+        "type": "object",
+        "properties": {
+            "success": {"type": "boolean", "const": False},
+            "error": {"type": "string"},
+            "code": {"type": "string"},
+        },
+        "required": ["success", "error", "code"],
+    },
     Family.WEFT: _WEFT_ENVELOPE,
 }
 

@@ -7,6 +7,7 @@ import msgspec
 from weft.api.errors import Family
 from weft.model import errors
 from weft.model.errors import WeftError
+from weft.model.policy import BODY_BYTES_MAX
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +16,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     `errors` are what only this route, or only some, can be refused with; `outcomes` are all. `media` names what the
     route answers with beside JSON, or in its place where it has no reply; `part` is what each event of a stream
     carries. With `any_key` the path may name anything that is a segment of one, and not only what could be there.
+    `body_bytes_max` is the bound of a body that may be larger than control messages are.
     """
 
     operation: str
@@ -28,6 +30,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     reply: type | None = None
     errors: tuple[type[WeftError], ...] = ()
     open_to_all: bool = False
+    body_bytes_max: int = BODY_BYTES_MAX
     media: str | None = None
     part: type | None = None
     any_key: bool = False
@@ -50,6 +53,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(found))
 
 
-WRITE_ERRORS: Final = (errors.Unavailable,)
+WRITE_ERRORS: Final = (errors.Unavailable, errors.NoLayer, errors.NotAvailableYet)
 NODE_ERRORS: Final = (errors.ClusterNotFound, errors.NodeNotFound)
 REGION_ERRORS: Final = (errors.ClusterNotFound, errors.RegionNotFound)

@@ -8,9 +8,11 @@ from typing import Final
 from weft.api.bodies import beat, cluster, region
 from weft.api.errors import Family
 from weft.api.route import NODE_ERRORS, REGION_ERRORS, WRITE_ERRORS, Route
+from weft.api.tables.ledger import LEDGER
 from weft.api.tables.nodes import NODES
 from weft.api.tables.objects import OBJECTS
 from weft.api.tables.placing import PLACING
+from weft.api.tables.state import STATE
 from weft.api.tables.watching import WATCHING
 from weft.model import errors
 
@@ -225,5 +227,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *NODES,
     *PLACING,
     *OBJECTS,
+    *LEDGER,
     *WATCHING,
+    *STATE,
 )

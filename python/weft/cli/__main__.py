@@ -8,10 +8,11 @@ from weft.cli.demo.command import demo
 from weft.cli.doctor.command import doctor
 from weft.cli.events import events
 from weft.cli.join import join
+from weft.cli.ledger.command import ledger
 from weft.cli.nodes import node
 from weft.cli.object import get, objects, put
 from weft.cli.placing import placement, schedule
-from weft.cli.process import coordinator
+from weft.cli.process import coordinator, witness
 from weft.cli.region import region
 from weft.cli.status import status
 
@@ -24,6 +25,7 @@ def weft() -> None:
 
 for command in (
     coordinator,
+    witness,
     node,
     status,
     region,
@@ -36,6 +38,7 @@ for command in (
     put,
     get,
     objects,
+    ledger,
     bench,
 ):
     weft.add_command(command)

@@ -15,6 +15,7 @@ from typing import Final
 from weft.ledger.journal import Journal
 from weft.ledger.sqlite import SqliteJournal
 from weft.model.batch import SealedBatch
+from weft.model.canonical import Digest
 from weft.model.errors import JournalFailed
 from weft.model.ids import Position
 from weft.model.remedy import with_remedy
@@ -30,7 +31,7 @@ _PRIMARY: Final = 0xFF
 """SQLite's codes say more in their higher bits; the lowest eight are the kind."""
 
 
-def open_journal(directory: Path) -> Journal:
+def open_disk_journal(directory: Path) -> Journal:
     """The journal of a directory. Raises `JournalLocked`, or `JournalFailed` with what to do about it."""
     with _advice():
         return DiskJournal(SqliteJournal(directory))
@@ -41,6 +42,11 @@ class DiskJournal:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+
+    @property
+    def batch_bytes_max(self) -> int:
+        """The largest batch it takes."""
+        return self._journal.batch_bytes_max
 
     async def append(self, sealed: SealedBatch, expected_position: Position) -> None:
         """Keep a batch after `expected_position`; see `Journal`."""
@@ -58,6 +64,16 @@ class DiskJournal:
     async def tail(self) -> Position:
         """The position of the last batch kept."""
         return await self._journal.tail()
+
+    async def trim(self, before: Position) -> None:
+        """Let go of every batch before a position."""
+        with _advice():
+            await self._journal.trim(before)
+
+    async def begin(self, after: Position, digest: Digest) -> None:
+        """Have an empty journal go on after a position."""
+        with _advice():
+            await self._journal.begin(after, digest)
 
     async def close(self) -> None:
         """Let go of what is held."""

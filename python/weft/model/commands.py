@@ -22,9 +22,10 @@ class OpenLedger(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class OpenTerm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Begin to write: from here on, an earlier writer's batches are refused."""
+    """Begin to write: from here on, an earlier writer's batches are refused. `address` is where it is reached."""
 
     writer: str
+    address: str = ""
 
 
 class FoundCluster(msgspec.Struct, frozen=True, kw_only=True, tag=True):

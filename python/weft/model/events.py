@@ -28,10 +28,14 @@ class LedgerOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False
 
 
 class TermOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
-    """A writer began; every writer of an earlier term has ended, whether it knows or not."""
+    """A writer began; every writer of an earlier term has ended, whether it knows or not.
+
+    `address` is the URL at which those who follow send what only a writer answers; empty where nobody can follow.
+    """
 
     term: Term
     writer: str
+    address: str = ""
 
 
 class ClusterFounded(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):

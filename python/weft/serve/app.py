@@ -27,7 +27,7 @@ from weft.model.errors import (
     WeftError,
 )
 from weft.model.ids import RequestId, parse_request_id
-from weft.model.policy import BODY_BYTES_MAX, REQUEST_MS_MAX, WATCH_SEND_MS_MAX
+from weft.model.policy import REQUEST_MS_MAX, WATCH_SEND_MS_MAX
 from weft.serve.auth import Gate, fingerprint
 from weft.serve.call import (
     Call,
@@ -131,7 +131,7 @@ class _Door(BaseRoute):
             if bound.decoder is not None:
                 if family is Family.POOLS and media is not None:
                     _check_media(media)
-                raw = await read_body(receive, BODY_BYTES_MAX, REQUEST_MS_MAX)
+                raw = await read_body(receive, route.body_bytes_max, REQUEST_MS_MAX)
                 call.body = decode_body(bound.decoder, raw or bound.empty_body)
             reply = await bound.handler(call)
             status, media_type = route.status, JSON

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from weft.api.bodies.fields import Count, Mebibytes, Name, NodeIdNumber, NodeIdText, Port, Text
+from weft.api.bodies.ledger import DaMetrics, StandingName
 from weft.model.endpoint import LID_MAX, QUEUE_PAIR_MAX, SEQUENCE_MAX
 
 SeedStatus = Literal["joining", "active", "leaving", "failed"]
@@ -172,9 +173,16 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the coordinator serves."""
+    """Whether the coordinator serves: the seeds' fields together, `status` in the storage seed's words.
+
+    Where no availability layer is configured, none is available, its health and state are None, and its counts zero.
+    """
 
     status: str
     cluster_active: bool
     version: str
     position: int
+    da_available: bool = False
+    da_health: str | None = None
+    da_state: StandingName | None = None
+    metrics: DaMetrics = DaMetrics()

@@ -148,6 +148,12 @@ class Unavailable(Failed):
     temporary = True
 
 
+class NotTheWriter(Unavailable):
+    """This coordinator follows the log; another writes it. Facts: writer, its address or an empty text."""
+
+    code = "NOT_THE_WRITER"
+
+
 class LenderSilent(Failed):
     """Lenders did not confirm in time. Facts: nodes."""
 
