@@ -23,7 +23,7 @@ KIB, MIB = 1 << 10, 1 << 20
 MOVED_BYTES = 64 * MIB
 # What lies around the fragments, so that shuffled and misaligned ones still fit.
 ROOM_BYTES = 64 * KIB
-COUNT = 9
+COUNT = 15
 FRAGMENTS_MAX, SLICE_BYTES_MAX = 2048, 4 * MIB
 
 
