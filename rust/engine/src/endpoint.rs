@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use weft_sys::memory::Span;
 use weft_sys::neighbour;
-use weft_transport::{ConnectOptions, Identity, Server, ServerConfig};
+use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions};
 use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
 use crate::Failure;
+use crate::bounced::Bounced;
 use crate::ipc::{Neighbour, Owner};
 use crate::link::Link;
 use crate::matching::{Matching, Receive, Send};
@@ -67,6 +68,8 @@ pub struct Endpoint {
     under_way: Arc<AtomicUsize>,
     thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
+    /// How bounce buffers are made, where they are wanted.
+    bounce: Mutex<Option<TcpxOptions>>,
 }
 
 /// What an endpoint is doing.
@@ -141,7 +144,13 @@ impl Endpoint {
             under_way: Arc::new(AtomicUsize::new(0)),
             thread: Mutex::new(Some(thread)),
             closed: AtomicBool::new(false),
+            bounce: Mutex::new(None),
         })
+    }
+
+    /// From here on peers are reached by lanes whose answers are gathered from bounce buffers.
+    pub fn through_bounce(&self, tcpx: TcpxOptions) {
+        *self.bounce.lock().unwrap_or_else(PoisonError::into_inner) = Some(tcpx);
     }
 
     /// Where it listens.
@@ -225,6 +234,16 @@ impl Endpoint {
         let near = !ours.machine.is_empty() && ours.machine == theirs.machine && ours.user == theirs.user;
         if near && !theirs.socket.is_empty() {
             let shortcut = Neighbour::new(theirs.socket.clone(), link.peer.clone(), self.now_ms);
+            link.try_shortcut(Arc::new(shortcut), deadline);
+        }
+        if let Some(tcpx) = *self.bounce.lock().unwrap_or_else(PoisonError::into_inner) {
+            let shortcut = Bounced {
+                address: link.address,
+                peer: link.peer.clone(),
+                identity: Arc::clone(&self.identity),
+                connect: self.connect.clone(),
+                tcpx,
+            };
             link.try_shortcut(Arc::new(shortcut), deadline);
         }
         let link = Arc::new(link);

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bounced;
 mod carrying;
 mod ending;
 mod endpoint;

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict};
 use weft_engine::{Endpoint as Engine, EndpointConfig};
 use weft_sys::memory::Span;
 use weft_sys::socket::Options;
-use weft_transport::ServerConfig;
+use weft_transport::{ServerConfig, TcpxOptions};
 
 use crate::buffer::Held;
 use crate::connection::{connect_options, identity, resolve};
@@ -34,7 +34,7 @@ type Notice<'py> = (String, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50, connect_timeout_ms=2000, drain_timeout_ms=2000, ipc=true))]
+    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50, connect_timeout_ms=2000, drain_timeout_ms=2000, ipc=true, bounce=false))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only in Python, where each has its name")]
     fn new(
         py: Python<'_>,
@@ -50,6 +50,7 @@ impl Endpoint {
         connect_timeout_ms: u64,
         drain_timeout_ms: u64,
         ipc: bool,
+        bounce: bool,
     ) -> PyResult<Self> {
         // Looked at here for its sentences; the engine makes its own.
         let _ = identity(cluster_id, secret, name.clone(), incarnation)?;
@@ -81,6 +82,9 @@ impl Endpoint {
                 &error,
             )
         })?;
+        if bounce {
+            engine.through_bounce(TcpxOptions::default());
+        }
         Ok(Self {
             engine: Arc::new(engine),
             holds: Arc::new(Holds::default()),

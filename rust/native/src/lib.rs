@@ -11,6 +11,7 @@ mod peer;
 mod report;
 mod server;
 mod transfer;
+mod unpack;
 mod window;
 
 use pyo3::prelude::*;
@@ -28,5 +29,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<peer::Advert>()?;
     module.add_class::<transfer::Transfer>()?;
     module.add_class::<transfer::Notifier>()?;
+    module.add_class::<unpack::UnpackBlock>()?;
+    module.add_class::<unpack::BounceConnection>()?;
     Ok(())
 }

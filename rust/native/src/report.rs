@@ -69,7 +69,7 @@ pub fn wire_vectors(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 /// What this machine's kernel offers the data plane.
 ///
 /// `userfaultfd` says whether one can be opened at all, and `userfaultfd_error` why not; `kernel_faults` whether system
-/// calls on missing pages wait for them; each feature by its name; `pagemap_scan` whether written pages can be listed.
+/// calls on missing pages wait for them; `tcp_devmem` whether TCP can leave payload in a device's memory; each feature by its name; `pagemap_scan` whether written pages can be listed.
 #[pyfunction]
 pub fn machine_report(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let report = PyDict::new(py);
@@ -78,6 +78,9 @@ pub fn machine_report(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let supported = Uffd::supported();
     report.set_item("userfaultfd", supported.is_ok())?;
     report.set_item("userfaultfd_error", supported.as_ref().err().map_or_else(String::new, ToString::to_string))?;
+    let devmem = weft_transport::Devmem::probe();
+    report.set_item("tcp_devmem", devmem.is_ok())?;
+    report.set_item("tcp_devmem_error", devmem.err().unwrap_or_default())?;
     report.set_item("kernel_faults", Uffd::open(Features::NONE).is_ok_and(|uffd| uffd.kernel_faults()))?;
     let features = supported.unwrap_or(Features::NONE);
     for (name, feature) in [

@@ -4,6 +4,7 @@
 //! talks to the kernel or to shared memory is in this crate, each block with the invariant it rests on.
 
 pub mod cpu;
+pub mod devmem;
 pub mod event;
 pub mod memory;
 pub mod neighbour;

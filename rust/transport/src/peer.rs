@@ -478,7 +478,8 @@ pub(crate) fn complete(
     lane.fill(&batch.spans, reply.filled, wanted, deadline).map(|_| ())
 }
 
-pub(crate) fn zero(span: Span) {
+/// Writes zeros over all of it: what a peer says when it sends no bytes.
+pub fn zero(span: Span) {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut done = 0;
     while done < span.len() {
