@@ -11,3 +11,4 @@ pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod uffd;
+pub mod watched;

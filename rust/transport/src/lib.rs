@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bypass;
 mod channel;
 mod claimed;
 mod error;
@@ -20,14 +21,17 @@ mod serving;
 mod spin;
 mod store;
 mod tcp;
+mod upgrade;
 
+pub use bypass::Bypass;
 pub use claimed::{ClaimedPages, ClaimedSource, NODES_MAX};
 pub use error::TransportError;
 pub use identity::{Identity, PeerIdentity};
 pub use lane::{Lane, Reply, Request};
 pub use peer::{Opened, Peer, PeerAddress, Tier};
 pub use region::{RegionSink, RegionSource, RegionSpec};
-pub use serving::{Counters, Message, Server, ServerConfig, Ticket};
+pub use serving::{Counters, DESK_TOPICS, Granted, Inbox, Message, Server, ServerConfig, Ticket};
 pub use spin::Spin;
 pub use store::{Extent, PageState, Pages, Store};
 pub use tcp::{ConnectOptions, TcpLane};
+pub use upgrade::Upgrade;
