@@ -171,6 +171,13 @@ enum Trouble {
     Lane(TransportError),
 }
 
+impl From<TransportError> for Trouble {
+    fn from(error: TransportError) -> Self {
+        // A refusal leaves the connection whole: only RDMA is not to be had.
+        if error.breaks_lane() { Self::Lane(error) } else { Self::Path(VerbsError::Unavailable(error.to_string())) }
+    }
+}
+
 impl From<VerbsError> for Trouble {
     fn from(error: VerbsError) -> Self {
         Self::Path(error)
@@ -277,7 +284,7 @@ impl RdmaLane {
     }
 
     /// A message over TCP and its answer. Nothing may be outstanding there.
-    fn ask(&mut self, topic: u64, body: &[u8], deadline: Instant) -> Result<Vec<u8>, Trouble> {
+    fn ask(&mut self, topic: u64, body: &[u8], deadline: Instant) -> Result<Vec<u8>, TransportError> {
         let mut header = Header::new(Kind::Message, 0);
         header.flags = Flags::ANSWER;
         header.tag = topic;
@@ -285,18 +292,11 @@ impl RdmaLane {
         let mut answer = vec![0u8; ANSWER_BYTES_MAX];
         let into = [Span::of(&mut answer)];
         let tcp = &mut self.tcp;
-        let asked = tcp
-            .post(Request { header, ranges: &[], payload: &[Span::of_const(body)] }, deadline)
-            .and_then(|()| tcp.begin(&into, deadline))
-            .and_then(|reply| tcp.fill(&into, reply.filled, reply.bytes(), deadline));
-        match asked {
-            Ok(bytes) => {
-                answer.truncate(bytes);
-                Ok(answer)
-            }
-            Err(error) if error.breaks_lane() => Err(Trouble::Lane(error)),
-            Err(error) => Err(Trouble::Path(VerbsError::Unavailable(error.to_string()))),
-        }
+        tcp.post(Request { header, ranges: &[], payload: &[Span::of_const(body)] }, deadline)?;
+        let reply = tcp.begin(&into, deadline)?;
+        let bytes = tcp.fill(&into, reply.filled, reply.bytes(), deadline)?;
+        answer.truncate(bytes);
+        Ok(answer)
     }
 
     /// Keeps the session alive, or finds that it is over; and comes back to RDMA after a while. Between requests only.
@@ -330,8 +330,8 @@ impl RdmaLane {
                 }
                 Err(error) => self.fall_back(&error, deadline),
             },
-            Err(Trouble::Path(error)) => self.fall_back(&error, deadline),
-            Err(Trouble::Lane(error)) => Err(self.broken(error)),
+            Err(error) if error.breaks_lane() => Err(self.broken(error)),
+            Err(error) => self.fall_back(&VerbsError::Unavailable(error.to_string()), deadline),
         }
     }
 
@@ -357,20 +357,10 @@ impl RdmaLane {
         let request =
             KeyRequest { session, index: opening.index, incarnation: opening.incarnation, opening: &opening.bytes };
         let body = request.encode();
-        let mut header = Header::new(Kind::Message, 0);
-        header.flags = Flags::ANSWER;
-        header.tag = words::TOPIC_KEY;
-        header.length = body.len() as u64;
-        let mut answer = vec![0u8; ANSWER_BYTES_MAX];
-        let into = [Span::of(&mut answer)];
-        let tcp = &mut self.tcp;
-        let asked = tcp
-            .post(Request { header, ranges: &[], payload: &[Span::of_const(&body)] }, deadline)
-            .and_then(|()| tcp.begin(&into, deadline))
-            .and_then(|reply| tcp.fill(&into, reply.filled, reply.bytes(), deadline));
+        let asked = self.ask(words::TOPIC_KEY, &body, deadline);
         let opening = self.openings.get_mut(&handle).expect("seen above");
         match asked {
-            Ok(bytes) => match Key::decode(&answer[..bytes]) {
+            Ok(answer) => match Key::decode(&answer) {
                 Ok(key) => {
                     let until = now + Duration::from_millis(key.valid_ms.min(1 << 40)).saturating_sub(KEY_MARGIN);
                     opening.key = KeyState::Held { key, until };
@@ -420,9 +410,18 @@ impl RdmaLane {
         self.stay_offline(error);
         self.forget_keys();
         match self.ask(words::TOPIC_CUT, &session.to_le_bytes(), deadline) {
-            // A peer that knows nothing of the session any more has ended it.
-            Ok(_) | Err(Trouble::Path(_)) => {}
-            Err(Trouble::Lane(error)) => return Err(self.broken(error)),
+            // A peer that has no RDMA any more has ended all of it.
+            Ok(_) | Err(TransportError::Refused { code: Code::NotSupported, .. }) => {}
+            Err(error) => {
+                // Nobody said that nothing lands any more. The next connection's epoch will.
+                let peer = self.tcp.peer().name.clone();
+                let lasting = if error.breaks_lane() {
+                    error
+                } else {
+                    TransportError::Disconnected { peer, doing: "ending an RDMA session", cause: None }
+                };
+                return Err(self.broken(lasting));
+            }
         }
         let mut again = None;
         for (position, entry) in self.outstanding.iter_mut().enumerate() {

@@ -31,6 +31,7 @@ pub struct Lender {
     table: Arc<Table>,
     server: Arc<Server>,
     told: Arc<dyn Bypass>,
+    inbox: Arc<Inbox>,
     record: EndpointRecord,
     /// The queue pair of the record; it stays unconnected.
     _published: QueuePair,
@@ -64,10 +65,11 @@ impl Lender {
         server.store().tell(Arc::clone(&told));
         let closing = Arc::new(AtomicBool::new(false));
         let (pins, waiting) = sync_channel(PINS_WAITING_MAX);
+        let inbox = server.open_desk(words::TOPICS);
         let desk = Desk {
             table: Arc::clone(&table),
             server: Arc::clone(server),
-            inbox: server.open_desk(words::TOPICS),
+            inbox: Arc::clone(&inbox),
             now_ms,
             closing: Arc::clone(&closing),
             pins,
@@ -87,6 +89,7 @@ impl Lender {
             table,
             server: Arc::clone(server),
             told,
+            inbox,
             record,
             _published: published,
             closing,
@@ -112,6 +115,8 @@ impl Lender {
             let _ = thread.join();
         }
         self.table.close();
+        // After the table: who is told that there is no RDMA here takes its session for ended.
+        self.server.close_desk(&self.inbox);
         self.server.store().tell_no_more(&self.told);
     }
 }

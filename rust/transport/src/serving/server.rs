@@ -16,7 +16,7 @@ use super::Counters;
 use super::event_loop::{EventLoop, Mailbox};
 use super::inbox::{Inbox, Message, Ticket};
 use super::requests::{Granted, Shared};
-use weft_wire::Refusal;
+use weft_wire::{Code, Refusal};
 
 use crate::{Identity, Store};
 
@@ -133,6 +133,16 @@ impl Server {
         let desk = Arc::new(Inbox::default());
         self.shared.desks.write().unwrap_or_else(PoisonError::into_inner).insert(0, (topics, Arc::clone(&desk)));
         desk
+    }
+
+    /// Closes a desk, and refuses what nobody took from it; later messages of its topics are nobody's.
+    pub fn close_desk(&self, desk: &Arc<Inbox>) {
+        self.shared.desks.write().unwrap_or_else(PoisonError::into_inner).retain(|(_, known)| !Arc::ptr_eq(known, desk));
+        while let Some(message) = desk.take(Duration::ZERO) {
+            if let Some(ticket) = message.ticket {
+                self.answer(ticket, Err(Refusal::new(Code::NotSupported, "the desk it was meant for has closed")));
+            }
+        }
     }
 
     /// Judges an opening that came by another way than an `open`, as an `open` is judged.

@@ -19,9 +19,9 @@ use crate::VerbsError;
 
 /// How long a packet waits for its acknowledgement: 4.096 µs × 2¹⁴ = 67 ms, and the device at least doubles it.
 const TIMEOUT_EXPONENT: u8 = 14;
-/// How often a packet is sent again before the peer counts as gone: with the above half a second to four seconds,
-/// which is within the shortest deadline anything has.
-const RETRIES: u8 = 7;
+/// How often a packet is sent again before the peer counts as gone: with the above half a second to four seconds, which is
+/// within the shortest deadline anything has. Not seven: the kernel's software RoCE takes that for ever.
+const RETRIES: u8 = 6;
 /// How often a peer without a posted receive is asked again. Seven would mean for ever.
 const NOT_READY_RETRIES: u8 = 6;
 /// How long it asks to be left alone: 0.64 ms.

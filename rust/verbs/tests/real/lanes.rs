@@ -206,7 +206,7 @@ pub fn a_lender_is_stopped(world: &World) {
     let mut lane = lane(world, &lending);
     let handle = open(&mut lane, 9, &writing());
     warm(world, &mut lane, handle);
-    lending.signal(libc::SIGSTOP);
+    lending.stop();
     // Its device answers for it, which is what one-sided means; a word over TCP is not answered, and ends.
     assert_eq!(read(&mut lane, handle, 0, 8).unwrap().len(), 8);
     let started = Instant::now();

@@ -162,6 +162,21 @@ impl Lending {
         // SAFETY: a plain system call on our own child, which was not waited for yet.
         assert_eq!(unsafe { libc::kill(i32::try_from(self.child.id()).expect("a pid"), signal) }, 0);
     }
+
+    /// Stops it, and returns when every thread of it stands.
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        let deadline = soon();
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat"))).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        let tasks = format!("/proc/{}/task", self.child.id());
+        while !std::fs::read_dir(&tasks).expect("it is there").all(stands) {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Drop for Lending {
