@@ -27,7 +27,11 @@ pub fn by_userfaultfd(span: Span) -> io::Result<bool> {
             }
         }
     }
-    if covered == span.len() { Ok(false) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "a part of the range is not mapped")) }
+    if covered == span.len() {
+        Ok(false)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "a part of the range is not mapped"))
+    }
 }
 
 /// The range of a mapping's first line, `start-end rights …` in hexadecimal.

@@ -371,7 +371,9 @@ impl Peer {
             }
             let lane = TcpLane::connect(self.address.address, &self.address.node, &self.identity, &options)?;
             self.lane = Some(match &self.upgrade {
-                Some(upgrade) => upgrade.upgrade(Box::new(lane), deadline.min(Instant::now() + self.options.timeout))?,
+                Some(upgrade) => {
+                    upgrade.upgrade(Box::new(lane), deadline.min(Instant::now() + self.options.timeout))?
+                }
                 None => Box::new(lane),
             });
             self.epoch += 1;

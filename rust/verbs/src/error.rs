@@ -50,7 +50,9 @@ impl fmt::Display for Status {
         match self {
             Self::Done => f.write_str("it was carried out"),
             Self::ReceiverNotReady => f.write_str("the peer had no receive posted"),
-            Self::RetriesExceeded => f.write_str("the peer acknowledged nothing; it is gone, stopped, or the path is cut"),
+            Self::RetriesExceeded => {
+                f.write_str("the peer acknowledged nothing; it is gone, stopped, or the path is cut")
+            }
             Self::RemoteAccess => f.write_str("the peer's device refused the key; it was withdrawn or never given"),
             Self::RemoteRefused => f.write_str("the peer's device refused the request"),
             Self::LocalMemory => f.write_str("the device refused this side's own memory"),

@@ -116,8 +116,7 @@ impl Table {
         let make = || {
             let session = u64::from_le_bytes(random()?);
             let bounds = Bounds { work: 1, receives: 1, inline_bytes: 0, answers: true };
-            let mut queue_pair =
-                QueuePair::new(self.rail.domain(), &self.completions, bounds, self.rail.sequence()?)?;
+            let mut queue_pair = QueuePair::new(self.rail.domain(), &self.completions, bounds, self.rail.sequence()?)?;
             let own = self.rail.side(queue_pair.number(), queue_pair.sequence());
             queue_pair.connect(side)?;
             Ok::<_, VerbsError>((session, queue_pair, own))

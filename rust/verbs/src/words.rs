@@ -274,7 +274,9 @@ mod tests {
             assert!(bytes.len() <= ANSWER_BYTES_MAX);
             let longer = [bytes.as_slice(), &[0]].concat();
             for wrong in [&bytes[..bytes.len() - 1], &longer[..], b""] {
-                assert!(decode_connect(wrong).is_err() && Connected::decode(wrong).is_err() && Key::decode(wrong).is_err());
+                assert!(
+                    decode_connect(wrong).is_err() && Connected::decode(wrong).is_err() && Key::decode(wrong).is_err()
+                );
             }
         }
     }

@@ -137,7 +137,11 @@ impl Server {
 
     /// Closes a desk, and refuses what nobody took from it; later messages of its topics are nobody's.
     pub fn close_desk(&self, desk: &Arc<Inbox>) {
-        self.shared.desks.write().unwrap_or_else(PoisonError::into_inner).retain(|(_, known)| !Arc::ptr_eq(known, desk));
+        self.shared
+            .desks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, known)| !Arc::ptr_eq(known, desk));
         while let Some(message) = desk.take(Duration::ZERO) {
             if let Some(ticket) = message.ticket {
                 self.answer(ticket, Err(Refusal::new(Code::NotSupported, "the desk it was meant for has closed")));

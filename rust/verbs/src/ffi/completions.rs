@@ -130,9 +130,7 @@ impl CompletionQueue {
         loop {
             let (mut cq, mut context) = (std::ptr::null_mut(), std::ptr::null_mut());
             // SAFETY: the channel is live and its descriptor non-blocking.
-            let rc = unsafe {
-                (self.device.library.table.get_cq_event)(self.channel, &raw mut cq, &raw mut context)
-            };
+            let rc = unsafe { (self.device.library.table.get_cq_event)(self.channel, &raw mut cq, &raw mut context) };
             if rc != 0 {
                 break;
             }

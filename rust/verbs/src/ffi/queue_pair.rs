@@ -324,8 +324,7 @@ impl QueuePair {
             return Err(VerbsError::State(format!("a receive was posted to a queue pair that is {:?}", self.state)));
         }
         let mut element = part(memory, offset, length)?;
-        let mut request =
-            ibv_recv_wr { wr_id: id, next: std::ptr::null_mut(), sg_list: &raw mut element, num_sge: 1 };
+        let mut request = ibv_recv_wr { wr_id: id, next: std::ptr::null_mut(), sg_list: &raw mut element, num_sge: 1 };
         let mut refused = std::ptr::null_mut();
         // SAFETY: as in `post`.
         let rc = unsafe {

@@ -85,14 +85,7 @@ pub fn lend() -> ExitCode {
     let rail = Rail::open(&RailOptions::default()).expect("the other end has a device");
     let lender = Lender::start(&rail, &server, now_ms).expect("the device lends");
     let record = lender.record();
-    println!(
-        "{} {} {} {} {}",
-        server.address().port(),
-        record.qpn,
-        record.lid,
-        gid_text(&record.gid),
-        record.psn
-    );
+    println!("{} {} {} {} {}", server.address().port(), record.qpn, record.lid, gid_text(&record.gid), record.psn);
     for line in std::io::stdin().lines().map_while(Result::ok) {
         match line.split_once(' ').unwrap_or((&line, "")) {
             ("raise", generation) => {
