@@ -5,9 +5,12 @@
 
 mod buffer;
 mod connection;
+mod endpoint;
 mod errors;
+mod peer;
 mod report;
 mod server;
+mod transfer;
 mod window;
 
 use pyo3::prelude::*;
@@ -20,5 +23,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Server>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<window::Window>()?;
+    module.add_class::<endpoint::Endpoint>()?;
+    module.add_class::<peer::Peer>()?;
+    module.add_class::<peer::Advert>()?;
+    module.add_class::<transfer::Transfer>()?;
+    module.add_class::<transfer::Notifier>()?;
     Ok(())
 }

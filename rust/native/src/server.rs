@@ -17,13 +17,13 @@ use crate::connection::identity;
 use crate::errors;
 
 /// Connections one server serves at once: each holds 32 KiB and a descriptor.
-const CONNECTIONS_MAX: usize = 1024;
+pub const CONNECTIONS_MAX: usize = 1024;
 /// A peer proves the secret within this.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
 /// Answers under way have this when the server closes.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,6 +6,7 @@
 pub mod cpu;
 pub mod event;
 pub mod memory;
+pub mod neighbour;
 pub mod pagemap;
 pub mod random;
 pub mod signal;

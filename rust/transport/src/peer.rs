@@ -490,7 +490,7 @@ pub(crate) fn complete(
     lane.fill(&batch.spans, reply.filled, wanted, deadline).map(|_| ())
 }
 
-fn zero(span: Span) {
+pub(crate) fn zero(span: Span) {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut done = 0;
     while done < span.len() {

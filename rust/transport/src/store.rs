@@ -40,6 +40,10 @@ pub trait Pages: Send + Sync {
     fn state(&self, page: u64) -> PageState;
     /// The memory; it stays mapped for as long as this object lives.
     fn span(&self) -> Span;
+    /// Whether every page always has content, so that nobody need ask page by page.
+    fn is_plain(&self) -> bool {
+        false
+    }
 }
 
 /// Stands before a region's extents.
@@ -252,6 +256,9 @@ impl Extent {
 
     /// Whether no page of `range` was ever written.
     pub fn is_zero(&self, range: Range) -> bool {
+        if matches!(&self.memory, Memory::Owned(pages) if pages.is_plain()) {
+            return false;
+        }
         let (first, last) = pages_of(range);
         (first..=last).all(|page| self.page(page) == PageState::Zero)
     }

@@ -114,6 +114,15 @@ impl TcpLane {
         Ok(())
     }
 
+    /// The connection by itself, for a driver that never waits. Nothing may be outstanding.
+    pub(crate) fn into_stream(mut self) -> std::io::Result<(TcpStream, PeerIdentity, u64)> {
+        assert!(self.outstanding.is_empty() && self.begun.is_none(), "a lane is handed over between requests");
+        let stream = self.stream.try_clone()?;
+        // The duplicate lives on: dropping this must not end the connection.
+        self.open = false;
+        Ok((stream, self.peer.clone(), self.request_next))
+    }
+
     /// One request with a small payload and its small answer, whatever kind that has.
     fn call(
         &mut self,
@@ -413,12 +422,12 @@ impl Drop for TcpLane {
     }
 }
 
-fn spans_bytes(spans: &[Span]) -> usize {
+pub(crate) fn spans_bytes(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.len()).sum()
 }
 
 /// What is left of `spans` after `skip` bytes, up to `end` bytes from the start.
-fn tail(spans: &[Span], skip: usize, end: usize) -> Vec<Span> {
+pub(crate) fn tail(spans: &[Span], skip: usize, end: usize) -> Vec<Span> {
     let mut rest = Vec::with_capacity(spans.len());
     let (mut skip, mut left) = (skip, end - skip);
     for span in spans {

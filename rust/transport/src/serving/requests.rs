@@ -13,7 +13,7 @@ use weft_wire::{
 };
 
 use super::Counters;
-use super::inbox::{Inbox, Message, Ticket};
+use super::inbox::{Inbox, Message, MessageSink, Ticket};
 use crate::store::{Extent, PageState, Store};
 use crate::{Identity, PeerIdentity};
 
@@ -35,6 +35,8 @@ pub struct Shared {
     pub inbox: Inbox,
     /// Who takes the messages of which topics past the inbox.
     pub desks: RwLock<Vec<(RangeInclusive<u64>, Arc<Inbox>)>>,
+    /// Who takes messages instead of the inbox.
+    pub sink: Option<Arc<dyn MessageSink>>,
     /// Milliseconds of the Unix clock, for the ends of grants.
     pub now_ms: fn() -> u64,
 }
@@ -317,7 +319,24 @@ impl Session {
                 connection: self.connection,
                 request: header.request,
             });
-            let message = Message { sender: peer.name.clone(), topic: header.tag, payload, ticket };
+            let message = Message {
+                sender: peer.name.clone(),
+                incarnation: peer.incarnation,
+                topic: header.tag,
+                payload,
+                ticket,
+            };
+            if let Some(sink) = shared.sink.as_ref().filter(|_| !DESK_TOPICS.contains(&header.tag)) {
+                return match sink.take(message) {
+                    Ok(answer) => {
+                        let mut reply = Header::new(Kind::Reply, header.request);
+                        let answer = if ticket.is_some() { answer } else { Vec::new() };
+                        reply.length = answer.len() as u64;
+                        Answer::Frame(reply, answer)
+                    }
+                    Err(refusal) => Answer::Refuse(refusal),
+                };
+            }
             if let Err(refusal) = shared.put(message) {
                 return Answer::Refuse(refusal);
             }

@@ -14,7 +14,7 @@ use weft_sys::socket::{self, Options};
 
 use super::Counters;
 use super::event_loop::{EventLoop, Mailbox};
-use super::inbox::{Inbox, Message, Ticket};
+use super::inbox::{Inbox, Message, MessageSink, Ticket};
 use super::requests::{Granted, Shared};
 use weft_wire::{Code, Refusal};
 
@@ -61,6 +61,18 @@ impl Server {
     /// # Errors
     /// `AddrInUse` when every port of the range is taken; whatever else binding or starting threads meets.
     pub fn start(identity: Identity, config: ServerConfig) -> io::Result<Self> {
+        Self::start_with(identity, config, None)
+    }
+
+    /// As [`Server::start`], with `sink` in place of the inbox.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(
+        identity: Identity,
+        config: ServerConfig,
+        sink: Option<Arc<dyn MessageSink>>,
+    ) -> io::Result<Self> {
         let listener = socket::listen(config.host, config.ports.clone())?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -69,6 +81,7 @@ impl Server {
             counters: Counters::default(),
             inbox: Inbox::default(),
             desks: RwLock::default(),
+            sink,
             now_ms: config.now_ms,
         });
         // One loop for two CPUs: the other is the client's. Connections are independent, so more loops need no sharing.
