@@ -696,17 +696,17 @@ impl Lane for RdmaLane {
         if !self.open || self.begun.is_none() {
             return Err(TransportError::Closed { peer: self.tcp.peer().name.clone() });
         }
-        if matches!(self.outstanding.front().map(|entry| &entry.by), Some(By::Rdma(_))) {
-            if let Some(taken) = self.advance_or_fall_back(into, at_least, deadline)? {
-                let moving = match &self.outstanding.front().expect("still outstanding").by {
-                    By::Rdma(moving) => moving.length,
-                    By::Tcp | By::Held => unreachable!("it did not fall back"),
-                };
-                if taken == moving {
-                    self.finish();
-                }
-                return Ok(taken);
+        let length = match self.outstanding.front().map(|entry| &entry.by) {
+            Some(By::Rdma(moving)) => Some(moving.length),
+            _ => None,
+        };
+        if let Some(length) = length
+            && let Some(taken) = self.advance_or_fall_back(into, at_least, deadline)?
+        {
+            if taken == length {
+                self.finish();
             }
+            return Ok(taken);
         }
         if let Some(Begun::Again { bytes }) = self.begun {
             // Asked again over TCP: the answer comes from its start, over the same bytes.

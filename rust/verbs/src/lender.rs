@@ -79,11 +79,12 @@ impl Lender {
         let pinning = Arc::clone(rail);
         let ended = Arc::clone(&closing);
         let threads = vec![
+            // The desk goes first: with it ends the queue the other waits on.
+            thread::Builder::new().name("weft-rdma-desk".to_owned()).spawn(move || desk.run()).map_err(spawned)?,
             thread::Builder::new()
                 .name("weft-rdma-pin".to_owned())
                 .spawn(move || pin(&waiting, &pinned, &pinning, &ended))
                 .map_err(spawned)?,
-            thread::Builder::new().name("weft-rdma-desk".to_owned()).spawn(move || desk.run()).map_err(spawned)?,
         ];
         Ok(Self {
             table,
@@ -110,6 +111,9 @@ impl Lender {
     /// Ends every session and takes back every key. Twice is once.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
+        let wake = Message { sender: String::new(), incarnation: 0, topic: 0, payload: Vec::new(), ticket: None };
+        // A full inbox wakes it as well.
+        let _ = self.inbox.put(wake);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();

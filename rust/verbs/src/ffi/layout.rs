@@ -110,7 +110,7 @@ pub struct ibv_device_attr {
     pub max_ee_rd_atom: c_int,
     pub max_res_rd_atom: c_int,
     pub max_qp_init_rd_atom: c_int,
-    pub rest: [c_int; 15],
+    pub rest: [c_int; 16],
     pub max_pkeys: u16,
     pub local_ca_ack_delay: u8,
     pub phys_port_cnt: u8,
@@ -453,6 +453,7 @@ const _: () = {
     assert!(size_of::<ibv_qp_init_attr>() == 64 && size_of::<ibv_qp_attr>() == 144);
     assert!(offset_of!(ibv_qp_attr, ah_attr) == 56 && offset_of!(ibv_qp_attr, pkey_index) == 120);
     assert!(offset_of!(ibv_qp_attr, max_rd_atomic) == 126 && offset_of!(ibv_qp_attr, rnr_retry) == 132);
+    assert!(size_of::<ibv_device_attr>() == 232 && offset_of!(ibv_device_attr, phys_port_cnt) == 227);
     assert!(size_of::<ibv_ah_attr>() == 32 && offset_of!(ibv_ah_attr, is_global) == 29);
     assert!(size_of::<ibv_port_attr>() == 52 && offset_of!(ibv_port_attr, link_layer) == 46);
     assert!(MASK_INIT == 0x39 && MASK_RTR == 0x12_9181 && MASK_RTS == 0x1_2e01);

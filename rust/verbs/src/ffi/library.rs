@@ -56,6 +56,7 @@ impl Library {
     ///
     /// # Errors
     /// `Unavailable` when there is none, or it lacks a function.
+    #[expect(clippy::missing_transmute_annotations, reason = "each function's type stands in `Table`, once")]
     pub fn load(path: Option<&Path>) -> Result<Arc<Self>, VerbsError> {
         let name = path.map_or_else(|| SONAME.to_owned(), |path| path.display().to_string());
         let c_name = CString::new(name.clone())

@@ -1,5 +1,11 @@
 //! The two ends: a lender in a process of its own that obeys lines on its standard input, and whoever borrows from it.
 
+#[path = "../../../transport/tests/world/mod.rs"]
+pub mod world;
+
+#[path = "../asking/mod.rs"]
+pub mod asking;
+
 pub mod lanes;
 pub mod raw;
 
@@ -9,78 +15,24 @@ use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use weft_sys::socket::Options;
-use weft_transport::{ConnectOptions, Identity, Server, ServerConfig};
 use weft_verbs::{EndpointRecord, Lender, Rail, RailOptions, gid_text, parse_gid};
-use weft_wire::{Grant, Mode, Rights, grant_key};
+use weft_wire::{Grant, Mode, Rights};
+use world::{LENDER_LIFE, lender_at, mint, now_ms, plain_grant, soon};
 
 /// Set in the environment of the process that lends.
 pub const LENDER: &str = "WEFT_SOFT_ROCE_LENDER";
-pub const EXTENT_BYTES: u64 = 8 << 20;
-pub const LIFE: u64 = 77;
-const CLUSTER: [u8; 16] = *b"a test's cluster";
-const SECRET: &[u8] = b"a test's secret";
 
 pub struct World {
     pub rail: Arc<Rail>,
 }
 
-pub fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
-}
-
-pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    u64::try_from(since.as_millis()).expect("before the year 500 million")
-}
-
-pub fn borrower() -> Identity {
-    Identity::new(CLUSTER, SECRET, "borrower", 5)
-}
-
-pub fn options() -> ConnectOptions {
-    ConnectOptions { timeout: Duration::from_secs(5), ..ConnectOptions::default() }
-}
-
 pub fn grant(generation: u64, mode: Mode, rights: Rights) -> Arc<[u8]> {
-    let grant = Grant {
-        cluster_id: CLUSTER,
-        region_id: "r1".to_owned(),
-        generation,
-        mode,
-        rights,
-        holder: "borrower".to_owned(),
-        expires_at_ms: now_ms() + 600_000,
-    };
-    grant.mint(&grant_key(SECRET)).into()
-}
-
-pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..length)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[3]
-        })
-        .collect()
+    mint(&Grant { generation, mode, rights, expires_at_ms: now_ms() + 600_000, ..plain_grant() })
 }
 
 /// The process that lends: one extent of region "r1", until its input ends.
 pub fn lend() -> ExitCode {
-    let config = ServerConfig {
-        host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        ports: 0..=0,
-        socket: Options::default(),
-        spin: Duration::ZERO,
-        connections_max: 64,
-        handshake_deadline: Duration::from_secs(5),
-        drain_deadline: Duration::from_secs(1),
-        now_ms,
-    };
-    let server = Server::start(Identity::new(CLUSTER, SECRET, "lender", LIFE), config).expect("a port is free");
-    server.store().reserve("r1", 0, EXTENT_BYTES, 1).expect("memory for the extent");
+    let server = lender_at(0, LENDER_LIFE);
     let server = Arc::new(server);
     let rail = Rail::open(&RailOptions::default()).expect("the other end has a device");
     let lender = Lender::start(&rail, &server, now_ms).expect("the device lends");

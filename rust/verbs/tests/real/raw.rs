@@ -8,7 +8,8 @@ use weft_sys::uffd::{Features, Uffd};
 use weft_verbs::ffi::{Access, Bounds, CompletionQueue, MemoryRegion, QueuePair, State, Verb, Work};
 use weft_verbs::{Status, VerbsError};
 
-use super::{World, pattern, soon};
+use super::World;
+use super::world::{pattern, soon};
 
 const BYTES: usize = 256 << 10;
 
