@@ -3,9 +3,9 @@
     python3 -m tests.hardware.guest PROGRAM
 
 `make test-rdma` hands it the test of two endpoints over real verbs. The guest is a kernel of the distribution, a root
-file system in memory with that program, the verbs library and what both need, and a network device of the guest's own; it
-reaches nothing outside and nothing outside reaches it. It runs without hardware help, so it runs anywhere, and its times
-say nothing. What is unpacked is kept in `.build/rdma` and made anew when the kernel's version moves on.
+file system in memory with that program, the verbs library and what both need, and a network device of its own; it
+reaches nothing outside, and nothing outside reaches it. It runs without hardware help, so it runs anywhere, and its
+times say nothing. What is unpacked is kept in `.build/rdma` and made anew when the kernel's version moves on.
 """
 
 import gzip
@@ -44,7 +44,7 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t tmpfs tmp /tmp
-while read module; do /bin/busybox insmod "/modules/$module" || echo "guest: $module does not load"; done </modules/order
+while read name; do /bin/busybox insmod "/modules/$name" || echo "guest: $name does not load"; done </modules/order
 ip link set lo up
 ip link add wire0 type dummy
 ip link set wire0 up
@@ -58,7 +58,7 @@ echo "guest: the program ended with $?"
 """
 
 
-class Unmet(Exception):
+class UnmetError(Exception):
     """Something the guest is made from cannot be had."""
 
 
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
         kernel, modules = unpack(release)
         root = BUILD / "initramfs.gz"
         root.write_bytes(gzip.compress(initramfs(Path(arguments[0]), modules), compresslevel=1))
-    except (Unmet, subprocess.SubprocessError, OSError) as error:
+    except (UnmetError, subprocess.SubprocessError, OSError) as error:
         print(f"weft: the guest cannot be made: {error}")
         return 1
     return judge(boot(kernel, root))
@@ -92,13 +92,13 @@ def install() -> None:
 def apt(*arguments: str) -> None:
     """Runs apt-get, as root or through sudo."""
     if shutil.which("apt-get") is None:
-        raise Unmet(f"this is no Debian; install by hand what gives {', '.join(PACKAGES)}")
+        raise UnmetError(f"this is no Debian; install by hand what gives {', '.join(PACKAGES)}")
     command = ["apt-get", "-qq", *arguments]
     if os.geteuid() != 0 and arguments[0] != "download":
         command = ["sudo", "--non-interactive", *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=APT_DEADLINE_S, check=False)
     if done.returncode != 0:
-        raise Unmet(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-400:]}")
+        raise UnmetError(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-400:]}")
 
 
 def kernel_release() -> str:
@@ -111,7 +111,7 @@ def kernel_release() -> str:
             return found[1]
         if attempt == 0:
             apt("update")
-    raise Unmet("apt knows no linux-image-amd64")
+    raise UnmetError("apt knows no linux-image-amd64")
 
 
 def unpack(release: str) -> tuple[Path, list[Path]]:
@@ -152,7 +152,7 @@ def fetch(release: str, into: Path) -> None:
             return
         if attempt == 0:
             apt("update")
-    raise Unmet(f"the kernel cannot be downloaded: {done.stderr.strip()[-400:]}")
+    raise UnmetError(f"the kernel cannot be downloaded: {done.stderr.strip()[-400:]}")
 
 
 def plain_kernel(image: bytes) -> bytes:
@@ -166,7 +166,9 @@ def plain_kernel(image: bytes) -> bytes:
         return lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload)
     for magic, command in ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\x02\x21\x4c\x18", "lz4")):
         if payload.startswith(magic) and shutil.which(command):
-            return subprocess.run([command, "-d", "-c"], input=payload, capture_output=True, timeout=60, check=False).stdout
+            return subprocess.run(
+                [command, "-d", "-c"], input=payload, capture_output=True, timeout=60, check=False
+            ).stdout
     # Unpacked by the guest itself, then.
     return image
 
@@ -198,7 +200,7 @@ def initramfs(program: Path, modules: list[Path]) -> bytes:
     archive.file("program", program.read_bytes(), 0o755)
     busybox = shutil.which("busybox")
     if busybox is None:
-        raise Unmet("busybox was installed and is not found")
+        raise UnmetError("busybox was installed and is not found")
     archive.file("bin/busybox", Path(busybox).read_bytes(), 0o755)
     provider = LIBRARIES / "libibverbs" / "librxe-rdmav34.so"
     verbs = LIBRARIES / "libibverbs.so.1"
@@ -224,7 +226,7 @@ def libraries(binary: Path) -> set[Path]:
 
 
 class Archive:
-    """A cpio archive of the `newc` kind (see `cpio(5)`): a header of hexadecimal fields, a name, the content, each padded."""
+    """A cpio archive of the `newc` kind (`cpio(5)`): a header of hexadecimal fields, a name, the content, padded."""
 
     def __init__(self) -> None:
         self._out = io.BytesIO()

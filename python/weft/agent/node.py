@@ -24,6 +24,7 @@ from weft.client.flow import Flow
 from weft.client.ports import AsyncClock, AsyncHttp, Chance
 from weft.client.sizes import format_size
 from weft.config import join_address
+from weft.dataplane import RdmaRecord
 from weft.model.errors import ClusterNotFound, NodeNotFound, Unauthorized, WeftError
 from weft.model.ids import Incarnation, NodeId
 from weft.model.policy import DRAIN_MS_MAX
@@ -69,6 +70,7 @@ class Node:
         self._pause_s = _PAUSE_FIRST_S
         self._announced = False
         self._joining = False
+        self._rdma: RdmaRecord | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Lives until `stop` is set, then leaves. Raises what no retry can mend, such as a name taken by another."""
@@ -138,9 +140,10 @@ class Node:
         """Finds or founds the cluster, listens, and joins with the real port: a server is one cluster's."""
         cluster = await self._insist(lambda: find_or_found(self._coordinator, self._settings.cluster_name))
         memory = await self._listen(bytes.fromhex(cluster.cluster_id), incarnation)
+        self._rdma = memory.rdma
         self._joining = True
         try:
-            await self._insist(lambda: join(self._coordinator, self._settings, memory.port, incarnation))
+            await self._insist(lambda: join(self._coordinator, self._settings, memory.port, incarnation, memory.rdma))
         except BaseException:
             await memory.close()
             raise
@@ -228,12 +231,12 @@ class Node:
                 reply = await beats.beat(wait_ms) if wait_ms == 0 else await beats.beat()
             except NodeNotFound:
                 self._outlet.remark(f"node {self._settings.name} was removed from the cluster; joining again")
-                await self._insist(lambda: join(self._coordinator, self._settings, port))
+                await self._insist(lambda: join(self._coordinator, self._settings, port, rdma=self._rdma))
             except ClusterNotFound:
                 if self._settings.cloud is not None and self._settings.cloud.registers:
                     # The pools door knows no clusters: whoever registers is in, as after a coordinator's restart.
                     self._outlet.remark(f"the coordinator knows nobody; registering node {self._settings.name} again")
-                    await self._insist(lambda: join(self._coordinator, self._settings, port))
+                    await self._insist(lambda: join(self._coordinator, self._settings, port, rdma=self._rdma))
                 else:
                     await self._wait_for_cluster(port)
             except WeftError as error:
@@ -256,7 +259,7 @@ class Node:
         while True:
             await self._clock.sleep(_PAUSE_LONGEST_S / 5)
             try:
-                await self._asker.ask(join(self._coordinator, self._settings, port))
+                await self._asker.ask(join(self._coordinator, self._settings, port, rdma=self._rdma))
             except ClusterNotFound:
                 continue
             except WeftError as error:

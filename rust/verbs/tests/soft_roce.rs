@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use weft_verbs::{Rail, RailOptions};
 
-const STEPS: &[(&str, fn(&real::World))] = &[
+type Step = fn(&real::World);
+
+const STEPS: &[(&str, Step)] = &[
     ("two queue pairs send, read and write", real::raw::two_queue_pairs_send_read_and_write),
     ("a key that was never given is refused", real::raw::a_wrong_key_is_refused),
     ("a send that nobody awaits ends", real::raw::a_send_nobody_awaits_ends),
