@@ -32,6 +32,16 @@ $(BUILD)/installed: $(BUILD)/tools pyproject.toml Cargo.toml Cargo.lock $(shell 
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release >$(BUILD)/build.log 2>&1 || { cat $(BUILD)/build.log; exit 1; }
 	@touch $@
 
+$(BUILD)/engines:
+	@mkdir -p $(BUILD)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "weft: installing PostgreSQL for the tests of its journal"; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql; } \
+	      >$(BUILD)/engines.log 2>&1 || echo "weft: it could not be installed ($(BUILD)/engines.log); its tests skip"; \
+	  else echo "weft: no PostgreSQL server here; the tests of its journal skip (on Debian: apt-get install postgresql)"; fi; }
+	@touch $@
+
 floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http
 
 $(BUILD)/floor/%: benches/floor/%.c benches/floor/floor.h
@@ -51,7 +61,7 @@ check: build  ## format, lint, types, import rules
 	@$(PYTHON) -m mypy.stubtest weft._native --allowlist tests/house/stubtest.allow --ignore-unused-allowlist
 	@$(PYTHON) -m pytest -q tests/house
 
-test: check  ## everything: Rust, then Python, one closing line
+test: check $(BUILD)/engines  ## everything: Rust, then Python, one closing line
 	@echo "weft: Rust tests"
 	@cargo test --quiet --workspace
 	@echo "weft: Python tests"
@@ -66,8 +76,15 @@ test-rdma:  ## two endpoints over real verbs, in a small guest whose kernel has 
 sim: build  ## SEEDS=200 clusters of 50 machines in virtual time, each judged after every step; SEED=7 begins there
 	@$(PYTHON) -m weft.testing.sim --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
 
-bench: build floors  ## the figures, each beside its floor, in one run
-	@$(PYTHON) -m benches
+# What figures are printed beside and Weft itself never uses has an environment of its own.
+$(BUILD)/peers/made: benches/peers.txt constraints.txt
+	@echo "weft: making an environment with FastAPI in it, to compare with"
+	@rm -rf $(BUILD)/peers && $(PYTHON) -m venv $(BUILD)/peers
+	@$(BUILD)/peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r benches/peers.txt
+	@touch $@
+
+bench: build floors $(BUILD)/engines $(BUILD)/peers/made  ## the figures, each beside its floor, in one run
+	@WEFT_BENCH_FASTAPI=$${WEFT_BENCH_FASTAPI:-$(BUILD)/peers/bin/python} $(PYTHON) -m benches
 
 format:  ## formats everything
 	@cargo fmt --all

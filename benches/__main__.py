@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benches import control, registry
+from benches import budgets, control, journals, registry
 from benches.rounds import ROUNDS, Row, floor_program, heading, in_turn, weft_program
 
 OUT = Path(os.environ.get("WEFT_BENCH_OUT", "benches/out"))
@@ -68,13 +68,15 @@ def main() -> None:
     started = time.time()
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} CPUs, Linux {platform.release()}, {ROUNDS} rounds")
-    wanted = sys.argv[1:] or ["paging", "cubic", "bbr", "registry", "control"]
+    wanted = sys.argv[1:] or ["paging", "cubic", "bbr", "registry", "control", "budgets", "journals"]
     suites = {
         "paging": paging,
         "cubic": lambda: transfers("cubic", 0),
         "bbr": lambda: transfers("bbr", 128),
         "registry": registry.run,
         "control": control.run,
+        "journals": journals.run,
+        "budgets": budgets.run,
     }
     results = {name: [vars(row) | {"ratio": row.ratio, "kept": row.kept} for row in suites[name]()] for name in wanted}
     OUT.mkdir(parents=True, exist_ok=True)

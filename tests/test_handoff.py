@@ -149,12 +149,39 @@ def test_free_slots_are_never_more_than_there_are(machine: Machine, said: Any, f
     assert (pool.slots_free, pool.slots_total) == (free, total)
 
 
-def test_replicas_of_one_pool_have_their_slots_together(machine: Machine) -> None:
+def test_every_replica_of_a_pool_has_its_own_slots_and_address(machine: Machine) -> None:
+    machine.write("a.json", replica_id="r0")
+    machine.write("b.json", replica_id="r1", url="http://127.0.0.1:8082", slots_free=1)
+    machine.look()
+    assert [(one.pool_id, one.replica_id, one.slots_free, one.url) for one in machine.pools.snapshots()] == [
+        ("pool-0", "r0", 3, "http://127.0.0.1:8081"),
+        ("pool-0", "r1", 1, "http://127.0.0.1:8082"),
+    ]
+    assert machine.pools.busy_slots == 4
+
+
+def test_a_replica_that_is_gone_is_forgotten_while_another_lives_and_the_last_one_stays_as_not_ready(
+    machine: Machine,
+) -> None:
     machine.write("a.json", replica_id="r0")
     machine.write("b.json", replica_id="r1")
     machine.look()
-    (pool,) = machine.pools.snapshots()
-    assert (pool.slots_free, pool.slots_total, pool.replica_id) == (6, 8, "r1")
+    (machine.path / "a.json").unlink()
+    assert machine.look() is True
+    assert [(one.replica_id, one.ready) for one in machine.pools.snapshots()] == [("r1", True)]
+    (machine.path / "b.json").unlink()
+    assert machine.look() is True
+    assert [(one.replica_id, one.ready) for one in machine.pools.snapshots()] == [("r1", False)]
+    machine.write("c.json", replica_id="r2")
+    assert machine.look() is True
+    assert [(one.replica_id, one.ready) for one in machine.pools.snapshots()] == [("r2", True)]
+
+
+def test_of_two_files_for_one_replica_the_last_by_name_counts(machine: Machine) -> None:
+    machine.write("a.json", url="http://127.0.0.1:1")
+    machine.write("b.json", url="http://127.0.0.1:2")
+    machine.look()
+    assert [one.url for one in machine.pools.snapshots()] == ["http://127.0.0.1:2"]
 
 
 def test_only_json_files_are_looked_at(machine: Machine) -> None:

@@ -8,8 +8,8 @@ Whoever starts an engine writes `.runtime/engines/<pool>-<replica>.json` once it
 A file is known by what it says and not by its name, so an engine that was started again under the same name is seen,
 and so is a second pool in a file that used to be another's. What if it is read half written? It is no JSON then, and is
 read again at the next look; `write_handoff` renames a whole file into place, so that whoever uses it has no such
-moment. A file that is gone, or whose process is gone, leaves its pool behind as not ready: that there was one is worth
-showing.
+moment. A file that is gone, or whose process is gone, takes its replica along; the last one of a pool stays behind as
+not ready, since that there was one is worth showing.
 
 Reading and deciding only; who looks, how often, and what follows is the business of the processes that use this.
 """
@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Meta
 
 from weft.model.policy import COUNT_MAX, MODELS_MAX, POOLS_MAX
-from weft.model.pool import DEFAULT_POOL_ID, DEFAULT_REPLICA_ID, PoolSnapshot, parse_device_mask
+from weft.model.pool import DEFAULT_POOL_ID, DEFAULT_REPLICA_ID, PoolSnapshot, Seat, parse_device_mask
 
 FILE_BYTES_MAX: Final = 65_536
 """A handoff is a few hundred bytes; a longer file is something else."""
@@ -108,30 +108,34 @@ class HandoffDirectory:
 
 
 class EnginePools:
-    """The pools of one machine, as its handoff files have described them. `see` says whether anything changed.
+    """The pools of one machine, each replica as its handoff file describes it. `see` says whether anything changed.
 
     `promised` are pools the machine is known to have before any engine is up.
     """
 
     def __init__(self, promised: Iterable[str] = ()) -> None:
-        self._pools: dict[str, PoolSnapshot] = {pool_id: _empty(pool_id) for pool_id in promised}
+        self._pools: dict[Seat, PoolSnapshot] = {one.seat: one for one in map(_empty, promised)}
 
     def see(self, files: Iterable[HandoffFile], is_alive: Callable[[int], bool]) -> bool:
-        """Take in a look. A pool that no file of a living engine describes is not ready."""
+        """Take in a look. A pool that no file of a living engine describes is not ready.
+
+        Of two files for one replica the last by name counts: an engine that took over from another may leave its file.
+        """
         living = [one.handoff for one in files if one.handoff.pid is None or is_alive(one.handoff.pid)]
-        described: dict[str, PoolSnapshot] = {}
-        for handoff in living:
-            snapshot = to_snapshot(handoff)
-            described[handoff.pool_id] = _join(described.get(handoff.pool_id), snapshot)
-        seen = {pool_id: described.get(pool_id) or _unready(pool) for pool_id, pool in self._pools.items()}
-        seen.update(described)
+        seen = {snapshot.seat: snapshot for snapshot in map(to_snapshot, living)}
+        described = {pool_id for pool_id, _ in seen}
+        for pool in self._pools.values():
+            if pool.pool_id not in described:
+                described.add(pool.pool_id)
+                seen[pool.seat] = _unready(pool)
         changed = seen != self._pools
+        # Those that are ready come first, so that the bound never leaves one out for one that is gone.
         self._pools = dict(list(seen.items())[:POOLS_MAX])
         return changed
 
     def snapshots(self, *, draining: bool = False) -> list[PoolSnapshot]:
-        """Every pool, in order of id; all of them draining when the machine is."""
-        pools = [self._pools[pool_id] for pool_id in sorted(self._pools)]
+        """Every replica of every pool, in order of both; all of them draining when the machine is."""
+        pools = [self._pools[seat] for seat in sorted(self._pools)]
         return [msgspec.structs.replace(pool, draining=True) for pool in pools] if draining else pools
 
     @property
@@ -141,7 +145,7 @@ class EnginePools:
 
 
 def to_snapshot(handoff: Handoff) -> PoolSnapshot:
-    """The pool an engine makes ready. One that does not count its slots has one; free ones are never more than all."""
+    """The replica an engine makes ready. One that does not count its slots has one."""
     total = handoff.slots_total if handoff.slots_total is not None else handoff.slots
     total = 1 if total is None else total
     return PoolSnapshot(
@@ -186,16 +190,3 @@ def _empty(pool_id: str) -> PoolSnapshot:
 def _unready(pool: PoolSnapshot) -> PoolSnapshot:
     """A pool whose engine is gone."""
     return msgspec.structs.replace(pool, ready=False, slots_free=0, vram_free_bytes=0, url=None)
-
-
-def _join(first: PoolSnapshot | None, second: PoolSnapshot) -> PoolSnapshot:
-    """One pool of several replicas: their slots together; engine and address are those of the last by name."""
-    if first is None:
-        return second
-    return msgspec.structs.replace(
-        second,
-        slots_free=first.slots_free + second.slots_free,
-        slots_total=first.slots_total + second.slots_total,
-        vram_free_bytes=max(first.vram_free_bytes, second.vram_free_bytes),
-        models_available=tuple(dict.fromkeys((*first.models_available, *second.models_available))),
-    )

@@ -15,7 +15,6 @@ from weft.api.errors import STATUS, Family, envelope, status_of, status_of_class
 from weft.api.openapi import describe
 from weft.api.routes import ROUTES, Route
 from weft.model.errors import LenderSilent, NodeNotFound, TimedOut, Unavailable, WeftError
-from weft.model.policy import BODY_BYTES_MAX
 from weft.serve.call import read_body
 
 GOLDEN = Path(__file__).parent / "openapi.json"
@@ -28,6 +27,7 @@ KEYS = {
     Family.CLUSTER: {"detail", "code"},
     Family.POOLS: {"success", "message", "code"},
     Family.STORAGE: {"error", "code", "fields", "temporary"},
+    Family.DA: {"success", "error", "code"},
     Family.WEFT: {"error", "code", "fields", "temporary"},
 }
 
@@ -87,7 +87,7 @@ def test_the_wrong_json_is_a_wrong_field(route: Route, body: bytes) -> None:
 @by_operation(WITH_BODY)
 def test_a_body_over_the_bound_is_refused_and_not_read(route: Route) -> None:
     async def story(door: Door) -> None:
-        answer = await door(route.method, path(route), b" " * (BODY_BYTES_MAX + 1))
+        answer = await door(route.method, path(route), b" " * (route.body_bytes_max + 1))
         assert answer.status_code == 413
         check_envelope(route, answer.json(), "BODY_TOO_LARGE")
 
@@ -120,6 +120,24 @@ def test_a_route_wants_a_token_where_tokens_are_wanted(route: Route) -> None:
             assert accepted.status_code != 401
 
     run(story, tokens=("right", "old"))
+
+
+@by_operation(ENDING)
+def test_no_token_right_or_wrong_is_in_any_answer_or_line(route: Route) -> None:
+    right, wrong = "right-" + "x" * 40, "wrong-" + "y" * 40
+
+    async def story(door: Door) -> None:
+        for token in (right, wrong):
+            for body in (b"{}", b"{" + token.encode(), json.dumps({"token": 1}).encode()):
+                answer = await door(route.method, path(route), body, authorization=f"Bearer {token}")
+                shown = answer.text + str(answer.headers)
+                assert right not in shown
+                assert wrong not in shown
+        assert right not in door.log.getvalue()
+        assert wrong not in door.log.getvalue()
+        assert route.open_to_all or "token:" in door.log.getvalue()
+
+    run(story, tokens=(right,))
 
 
 @by_operation(list(ROUTES))
@@ -219,7 +237,7 @@ def test_the_document_describes_every_route_with_every_status() -> None:
         assert document == json.loads(json.dumps(describe(ROUTES, __version__)))
         for route in ROUTES:
             responses = document["paths"][route.path][route.method.lower()]["responses"]
-            expected = {str(status_of_class(kind, route.family)) for kind in route.errors}
+            expected = {str(status_of_class(kind, route.family)) for kind in route.outcomes}
             assert set(responses) == {str(route.status), *expected}
         named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
         assert named <= set(document["components"]["schemas"])

@@ -1,6 +1,7 @@
 """The node seed's door, with the seed's own bodies: registering, beating, listing, leaving; and what it got wrong."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -312,6 +313,30 @@ def test_an_engine_that_is_ready_is_bound_once_and_unbound_when_it_is_not() -> N
     cloud(story)
 
 
+def test_every_replica_of_a_pool_is_bound() -> None:
+    async def story(door: Door) -> None:
+        replicas = [
+            {**SEED_BEAT["pools"][0], "url": f"http://10.0.0.1:{8081 + number}", "replica_id": f"r{number}"}
+            for number in range(3)
+        ]
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        await door.ok("POST", BEAT, {"pools": replicas})
+        node = (await listed(door))["gpu-node-1"]
+        assert [(one["pool"], one["replica"], one["url"]) for one in node["bindings"]] == [
+            ("pool-0", f"r{number}", f"http://10.0.0.1:{8081 + number}") for number in range(3)
+        ]
+        assert node["pools"] == ["pool-0", "pool-1"]
+        assert [pool["replica_id"] for pool in node["pool_status"]] == ["r0", "r1", "r2"]
+        text = (await door("GET", "/metrics", accept="text/plain")).text
+        assert 'orchd_pool_slots_free{node_id="gpu-node-1",pool_id="pool-0"} 9' in text
+        door.clock.advance(5_000)
+        await door.ok("POST", BEAT, {"pools": replicas[1:]})
+        kept = (await listed(door))["gpu-node-1"]["bindings"]
+        assert kept == node["bindings"][1:], "the others stay as they are"
+
+    cloud(story)
+
+
 def test_a_node_that_is_lost_has_no_adapter_bound() -> None:
     async def story(door: Door) -> None:
         pool = {**SEED_BEAT["pools"][0], "url": "http://10.0.0.1:8081"}
@@ -380,3 +405,52 @@ def test_what_happens_to_a_node_is_told_with_node_machine_and_correlation_id() -
         assert lines["node offline"]["age_ms"] == 30_001
 
     cloud(story)
+
+
+GUARD = Limits(sweep_ms=3_600_000, beat_skew_ms=30_000)
+NOW_S = 1_700_000_000
+
+
+def at(seconds: float) -> str:
+    """A time as seconds after the one at which every story begins."""
+    return datetime.fromtimestamp(NOW_S + seconds, UTC).isoformat()
+
+
+def test_a_replayed_beat_is_refused_where_the_guard_is_on() -> None:
+    async def story(door: Door) -> None:
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        await door.ok("POST", BEAT, {**SEED_BEAT, "timestamp": at(0)})
+        door.clock.advance(10_000)
+        await door.ok("POST", BEAT, {**SEED_BEAT, "timestamp": at(10)})
+        for recorded in (at(0), at(10)):
+            answer = refused(await door("POST", BEAT, {**SEED_BEAT, "timestamp": recorded}), 409, "BEAT_REPLAYED")
+            assert answer["node_id"] == "gpu-node-1"
+        door.clock.advance(25_000)
+        refused(await door("POST", BEAT, {**SEED_BEAT, "timestamp": at(10)}), 409, "BEAT_REPLAYED")
+        assert (await listed(door))["gpu-node-1"]["last_heartbeat_age_ms"] == 25_000, "it kept nobody alive"
+        await door.ok("POST", BEAT, {**SEED_BEAT, "timestamp": at(35)})
+
+    cloud(story, limits=GUARD)
+
+
+@pytest.mark.parametrize("wrong", [None, "", "yesterday", "2023-11-14T22:13:20", at(-30.1), at(30.1)])
+def test_a_beat_of_another_time_is_refused_where_the_guard_is_on(wrong: str | None) -> None:
+    async def story(door: Door) -> None:
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        answer = refused(await door("POST", BEAT, {**SEED_BEAT, "timestamp": wrong}), 400, "INVALID_PARAMS")
+        assert "timestamp" in answer["message"]
+        assert (await listed(door))["gpu-node-1"]["status"] == "Registering"
+        for right in (at(-30), at(30)):
+            await door.ok("POST", BEAT, {**SEED_BEAT, "timestamp": right})
+
+    cloud(story, limits=GUARD)
+
+
+def test_a_node_that_left_and_came_back_begins_anew_with_the_guard() -> None:
+    async def story(door: Door) -> None:
+        for _ in range(2):
+            await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+            await door.ok("POST", BEAT, {**SEED_BEAT, "timestamp": at(0)})
+            assert (await door("DELETE", "/v2/nodes/gpu-node-1")).status_code == 204
+
+    cloud(story, limits=GUARD)

@@ -127,7 +127,7 @@ def test_wrong_usage_is_exit_status_2(invoke: Invoke, arguments: list[str]) -> N
 
 def test_what_is_no_subcommand_is_the_node_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     become: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr("weft.cli.process._become", lambda module, arguments: become.append((module, arguments)))
+    monkeypatch.setattr("weft.cli.process.become", lambda module, arguments: become.append((module, arguments)))
     for arguments in (["--lend", "4GiB"], ["--help"], [], ["--name", "list"]):
         assert CliRunner().invoke(weft, ["node", *arguments]).exit_code == 0
     assert become == [("weft.agent", given) for given in (["--lend", "4GiB"], ["--help"], [], ["--name", "list"])]

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from weft._native import Advert, wire_vectors
+from weft.client import uccl
 from weft.client.uccl import ITEM_BYTES, Endpoint, parse_metadata, update_item
 from weft.model.errors import BadArgument
 
@@ -67,6 +69,11 @@ def test_an_item_has_the_seeds_layout(pair: Pair) -> None:
     assert len(item) == ITEM_BYTES
     address, size = struct.unpack_from("<QI", item)
     assert (address, size) == (buffer.ptr, 1000)
+
+
+def test_an_item_is_the_same_in_both_implementations() -> None:
+    vectors = wire_vectors()
+    assert uccl._pack(Advert(vectors["advert"]), 0x7FFF_FFFF_FF00, 1000) == vectors["item"]
 
 
 def test_reads_and_writes_by_address_in_all_their_forms(pair: Pair) -> None:

@@ -1,37 +1,80 @@
 """One suite for every journal: a place for every batch, a refusal for every other, and damage named by position."""
 
 import asyncio
+import inspect
+import itertools
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.worlds import World, node
-from weft.ledger import Journal, MemoryJournal, SqliteJournal
+from weft.ledger import Journal, MemoryJournal, SqliteJournal, open_journal
+from weft.ledger.journal import SharedJournal
 from weft.ledger.sqlite import FILE_NAME
 from weft.model.batch import SealedBatch
-from weft.model.errors import JournalDamaged, JournalFailed, JournalLocked, PositionTaken
+from weft.model.canonical import log_digest
+from weft.model.errors import (
+    BatchTooLarge,
+    JournalDamaged,
+    JournalFailed,
+    JournalLocked,
+    JournalTrimmed,
+    PositionTaken,
+)
 from weft.model.ids import Position
+from weft.model.journal import JournalKind, JournalPlace
 
-Opener = Callable[[], Journal]
+Opener = Callable[[], Awaitable[Journal]]
 LOG = World.founded(*(node(str(number)) for number in range(3))).log
 LONG = World.founded()
 for number in range(10):
     LONG.do(node(str(number)))
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+JOURNALS = ("memory", "sqlite", "disk", "nats", "postgres")
+SHARED = ("memory", "nats", "postgres")
+_names = itertools.count(1)
+
+
+@pytest.fixture(params=JOURNALS)
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return MemoryJournal if request.param == "memory" else lambda: SqliteJournal(tmp_path)
+    return opener_of(request, request.param, tmp_path)
 
 
-def use(opener: Opener, story: Callable[[Journal], Awaitable[object]]) -> None:
+@pytest.fixture(params=SHARED)
+def shared_opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    return opener_of(request, request.param, tmp_path)
+
+
+def opener_of(request: pytest.FixtureRequest, kind: str, directory: Path) -> Opener:
+    """Opens the same journal each time; one in memory is there only once."""
+    if kind == "memory":
+        return coroutine(MemoryJournal)
+    if kind == "sqlite":
+        return coroutine(lambda: SqliteJournal(directory))
+    if kind == "disk":
+        return lambda: open_journal(JournalPlace(kind=JournalKind.SQLITE), directory)
+    place = request.getfixturevalue(f"{kind}_server").place(f"suite{next(_names)}")
+    return lambda: open_journal(place, directory)
+
+
+def coroutine(make: Callable[[], Journal]) -> Opener:
+    async def opened() -> Journal:
+        return make()
+
+    return opened
+
+
+def use(opener: Opener | Callable[[], Journal], story: Callable[[Any], Awaitable[object]]) -> None:
     async def tell() -> None:
-        journal = opener()
+        made = opener()
+        journal = await made if inspect.isawaitable(made) else made
         try:
             await story(journal)
         finally:
@@ -40,8 +83,8 @@ def use(opener: Opener, story: Callable[[Journal], Awaitable[object]]) -> None:
     asyncio.run(tell())
 
 
-async def append_all(journal: Journal, log: Sequence[SealedBatch]) -> None:
-    for position, sealed in enumerate(log):
+async def append_all(journal: Journal, log: Sequence[SealedBatch], first: int = 0) -> None:
+    for position, sealed in enumerate(log, first):
         await journal.append(sealed, Position(position))
 
 
@@ -88,15 +131,122 @@ def test_of_two_appends_at_one_position_one_wins(opener: Opener) -> None:
     use(opener, story)
 
 
-def test_a_durable_journal_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "nats", "postgres"])
+def test_a_durable_journal_is_there_when_it_is_opened_again(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    opener = opener_of(request, kind, tmp_path)
+
     async def write(journal: Journal) -> None:
         await append_all(journal, LONG.log)
 
     async def read(journal: Journal) -> None:
         assert list(await journal.read(Position(0), 100)) == LONG.log
+        assert list(await journal.read(Position(4), 3)) == LONG.log[4:7]
 
-    use(lambda: SqliteJournal(tmp_path), write)
-    use(lambda: SqliteJournal(tmp_path), read)
+    use(opener, write)
+    use(opener, read)
+
+
+def test_what_was_let_go_of_is_named_and_the_rest_goes_on(opener: Opener) -> None:
+    async def story(journal: Journal) -> None:
+        await append_all(journal, LONG.log[:9])
+        await journal.trim(Position(5))
+        assert (await journal.oldest(), await journal.tail()) == (5, 9)
+        for after in (0, 3):
+            with pytest.raises(JournalTrimmed) as gone:
+                await journal.read(Position(after), 10)
+            assert gone.value.oldest == 5
+        assert list(await journal.read(Position(4), 10)) == LONG.log[4:9]
+        assert list(await journal.read(Position(5), 10)) == LONG.log[5:9]
+        await journal.append(LONG.log[9], Position(9))
+        await journal.trim(Position(3))
+        assert (await journal.oldest(), await journal.tail()) == (5, 10)
+        await journal.trim(Position(99))
+        assert (await journal.oldest(), await journal.tail()) == (10, 10)
+        assert list(await journal.read(Position(9), 10)) == LONG.log[9:10]
+
+    use(opener, story)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "nats", "postgres"])
+def test_a_journal_that_was_trimmed_is_so_when_it_is_opened_again(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    opener = opener_of(request, kind, tmp_path)
+
+    async def write(journal: Journal) -> None:
+        await append_all(journal, LONG.log)
+        await journal.trim(Position(4))
+
+    async def read(journal: Journal) -> None:
+        assert await journal.oldest() == 4
+        assert list(await journal.read(Position(3), 100)) == LONG.log[3:]
+
+    use(opener, write)
+    use(opener, read)
+
+
+def test_an_empty_journal_goes_on_where_a_snapshot_ends(opener: Opener) -> None:
+    async def story(journal: Journal) -> None:
+        await journal.begin(Position(6), LONG.log[5].digest)
+        assert (await journal.oldest(), await journal.tail()) == (0, 6)
+        assert list(await journal.read(Position(6), 10)) == []
+        with pytest.raises(PositionTaken):
+            await journal.append(LONG.log[0], Position(0))
+        await append_all(journal, LONG.log[6:9], first=6)
+        assert (await journal.oldest(), await journal.tail()) == (7, 9)
+        assert list(await journal.read(Position(6), 10)) == LONG.log[6:9]
+        with pytest.raises(JournalTrimmed):
+            await journal.read(Position(5), 10)
+        with pytest.raises(PositionTaken):
+            await journal.begin(Position(6), LONG.log[5].digest)
+
+    use(opener, story)
+
+
+def test_a_batch_larger_than_the_journal_takes_is_refused_before_it_is_sent(opener: Opener) -> None:
+    async def story(journal: Journal) -> None:
+        limit_bytes = journal.batch_bytes_max
+        body = bytes(limit_bytes + 1)
+        large = SealedBatch(batch=LOG[0].batch, body=body, digest=log_digest(body))
+        with pytest.raises(BatchTooLarge) as refusal:
+            await journal.append(large, Position(0))
+        assert refusal.value.limit_bytes == limit_bytes
+        assert await journal.tail() == 0
+        await journal.append(LOG[0], Position(0))
+
+    use(opener, story)
+
+
+def test_a_follower_is_woken_by_what_is_appended(shared_opener: Opener) -> None:
+    async def story(journal: SharedJournal) -> None:
+        await journal.append(LOG[0], Position(0))
+        waiting = asyncio.ensure_future(journal.wait(Position(1), 10_000))
+        await asyncio.sleep(0.05)
+        await journal.append(LOG[1], Position(1))
+        await asyncio.wait_for(waiting, 5)
+        assert list(await journal.read(Position(1), 10)) == LOG[1:2]
+        await asyncio.wait_for(journal.wait(Position(1), 10_000), 5)
+
+    use(shared_opener, story)
+
+
+def test_a_wait_ends_when_nothing_comes(shared_opener: Opener) -> None:
+    use(shared_opener, lambda journal: asyncio.wait_for(journal.wait(Position(0), 20), 5))
+
+
+def test_only_the_last_pulse_is_kept_and_no_batch_is_made_of_it(shared_opener: Opener) -> None:
+    async def story(journal: SharedJournal) -> None:
+        assert await journal.last_pulse() == b""
+        for sign in (b"one", b"two", b"three"):
+            await journal.pulse(sign)
+        assert await journal.last_pulse() == b"three"
+        await journal.pulse(b"")
+        assert await journal.last_pulse() == b""
+        assert await journal.tail() == 0
+
+    use(shared_opener, story)
 
 
 def written(directory: Path) -> sqlite3.Connection:

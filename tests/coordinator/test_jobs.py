@@ -92,6 +92,19 @@ def test_a_placement_says_where_a_job_goes() -> None:
     cloud(story)
 
 
+def test_every_replica_of_a_pool_is_placed_on_and_has_its_own_slots() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        replica = {"pool_id": "pool-0", "ready": True, "slots_free": 2, "slots_total": 2}
+        described = [{**replica, "replica_id": name} for name in ("r0", "r1")]
+        await door.ok("POST", "/v2/nodes/a/heartbeat", {"pools": described})
+        placed = [(await place(door))["replica_id"] for _ in range(4)]
+        assert placed == ["r0", "r1", "r0", "r1"]
+        assert await refusal(door) == (503, "POOL_UNAVAILABLE")
+
+    cloud(story)
+
+
 def test_a_request_that_is_repeated_under_its_id_is_given_the_same_slot() -> None:
     async def story(door: Door) -> None:
         await join(door, "a", slots_free=2)
@@ -126,10 +139,12 @@ def test_a_job_that_ends_before_the_node_spoke_gives_its_slot_back_once() -> Non
         job = await place(door)
         ended = await door("DELETE", f"/v2/placements/{job['placement_id']}")
         assert (ended.status_code, ended.content) == (204, b"")
-        again = await door("DELETE", f"/v2/placements/{job['placement_id']}")
-        assert (again.status_code, again.json()["code"]) == (404, "PLACEMENT_NOT_FOUND")
         await place(door)
-        assert await refusal(door) == (503, "POOL_UNAVAILABLE")
+        again = await door("DELETE", f"/v2/placements/{job['placement_id']}")
+        assert (again.status_code, again.content) == (204, b""), "a caller that lost the answer asks again"
+        assert await refusal(door) == (503, "POOL_UNAVAILABLE"), "and takes nobody else's slot away"
+        shown = await door("GET", f"/v2/placements/{job['placement_id']}")
+        assert (shown.status_code, shown.json()["code"]) == (404, "PLACEMENT_NOT_FOUND")
 
     cloud(story)
 
@@ -299,6 +314,22 @@ def test_a_job_that_was_reset_stays_so_when_its_node_returns_and_the_session_avo
     cloud(story)
 
 
+def test_a_node_that_is_back_and_has_not_spoken_of_its_pools_is_given_nothing_on_the_strength_of_its_old_word() -> None:
+    async def story(door: Door) -> None:
+        await join(door, "a", slots_free=1)
+        first = await place(door)
+        await door.pass_time(NODE_LOST_MS + 1)
+        await door.coordinator.sweep.look()
+        assert (await door("GET", f"/v2/placements/{first['placement_id']}")).json()["code"] == "WORKER_RESET"
+        # The first half of a beat: the node counts as heard, and what it says of its pools comes next.
+        await door.coordinator._beats.hear_of(NodeId("a"))
+        assert await refusal(door) == (503, "POOL_UNAVAILABLE")
+        await beat(door, "a", slots_free=1)
+        assert (await place(door))["node_id"] == "a"
+
+    cloud(story)
+
+
 def test_a_node_that_beats_again_is_placed_on_again_by_itself() -> None:
     async def story(door: Door) -> None:
         await join(door, "a")
@@ -394,11 +425,23 @@ def test_the_table_of_jobs_is_bounded_and_the_oldest_is_forgotten_first() -> Non
     for name in "xyz":
         jobs.promise(PlacementId(name), candidate, JobNeeds(), session=name)
     assert len(jobs) == 2
-    assert jobs.promised == {(NodeId("a"), "p"): (3, 0)}, "a slot stays promised until the node speaks"
+    assert jobs.promised == {(NodeId("a"), "p", "r0"): (3, 0)}, "a slot stays promised until the node speaks"
     with pytest.raises(PlacementNotFound):
         jobs.find(PlacementId("x"), {})
     assert jobs.leaning("x") == (None, None)
     assert jobs.leaning("z") == ("a", None)
+
+
+def test_ended_jobs_are_remembered_up_to_a_bound() -> None:
+    jobs = Jobs(FakeClock(), jobs_max=2)
+    for name in "xyz":
+        jobs.keep_fixed(PlacementId(name), "default", "r0")
+        jobs.end(PlacementId(name))
+    for name in "yz":
+        jobs.end(PlacementId(name))
+        assert PlacementId(name) in jobs, "an id that was given once is not given again"
+    with pytest.raises(PlacementNotFound):
+        jobs.end(PlacementId("x"))
 
 
 def test_decisions_are_counted_by_strategy_and_outcome() -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.worlds import Door, Lender, coordinator_door, run, seed_node
 from weft.coordinator.watch import Place, parse_place
 from weft.ledger import MemoryJournal
+from weft.model.batch import SealedBatch
 from weft.model.errors import InvalidField
 from weft.model.ids import Position
 from weft.model.policy import REQUEST_MS_MAX, WATCH_BATCHES_MAX, WATCH_QUIET_MS
@@ -248,6 +249,37 @@ def test_a_caller_that_takes_nothing_holds_up_nobody() -> None:
             assert stuck.ids == brisk.ids
 
     run(story)
+
+
+class EagerJournal(MemoryJournal):
+    """A journal that shows a batch to readers before its append has returned."""
+
+    held: asyncio.Event | None = None
+
+    async def append(self, sealed: SealedBatch, expected_position: Position) -> None:
+        await super().append(sealed, expected_position)
+        if self.held is not None:
+            await self.held.wait()
+
+
+def test_nobody_is_handed_what_is_still_being_appended() -> None:
+    async def story() -> None:
+        journal = EagerJournal()
+        async with coordinator_door(journal) as door:
+            await found(door, 0)
+            journal.held = asyncio.Event()
+            removing = asyncio.ensure_future(door.ok("DELETE", "/nodes/0"))
+            await door.settle()
+            assert await journal.tail() == 3
+            async with watching(door) as watcher:
+                before = watcher.ids
+                journal.held.set()
+                await removing
+                await door.settle()
+                assert before == ["1.0", "1.1", "2.0", "2.1"]
+                assert watcher.ids == [*before, "3.0"]
+
+    asyncio.run(story())
 
 
 class CompactedJournal(MemoryJournal):

@@ -30,6 +30,10 @@ class Wrapped:
         self.gate: asyncio.Event | None = None
         self.appended: list[SealedBatch] = []
 
+    @property
+    def batch_bytes_max(self) -> int:
+        return self.inner.batch_bytes_max
+
     async def append(self, sealed: SealedBatch, expected_position: Position) -> None:
         if self.gate is not None:
             await self.gate.wait()
@@ -47,8 +51,14 @@ class Wrapped:
             raise JournalFailed("the disk is gone", path="journal")
         return await self.inner.read(after, count_max)
 
+    async def oldest(self) -> Position:
+        return await self.inner.oldest()
+
     async def tail(self) -> Position:
         return await self.inner.tail()
+
+    async def trim(self, before: Position) -> None:
+        await self.inner.trim(before)
 
     async def close(self) -> None:
         await self.inner.close()
@@ -338,3 +348,35 @@ def test_a_stopping_writer_answers_what_waits_and_takes_no_more() -> None:
         assert (await door("POST", "/cluster", {"name": "c"})).status_code == 503
 
     run(story)
+
+
+def test_a_batch_too_large_for_the_journal_is_written_as_several() -> None:
+    async def story() -> None:
+        journal = Wrapped(MemoryJournal(batch_bytes_max=4_000))
+        async with coordinator_door(journal) as door:
+            await door.ok("POST", "/cluster", {"name": "c"})
+            journal.gate = asyncio.Event()
+            before = len(journal.appended)
+            requests = [asyncio.ensure_future(door.ok("POST", "/nodes", seed_node(number))) for number in range(60)]
+            await door.settle()
+            journal.gate.set()
+            await asyncio.gather(*requests)
+            assert (await door.ok("GET", "/cluster"))["nodes"] == 60
+            written = journal.appended[before:]
+            assert len(written) > 3
+            assert all(len(sealed.body) <= 4_000 for sealed in written)
+
+    asyncio.run(story())
+
+
+def test_one_command_too_large_for_the_journal_is_refused_and_the_next_is_taken() -> None:
+    async def story() -> None:
+        journal = Wrapped(MemoryJournal(batch_bytes_max=4_000))
+        async with coordinator_door(journal) as door:
+            nodes = [seed_node(number) for number in range(60)]
+            answer = await door("POST", "/cluster", {"name": "c", "nodes": nodes})
+            assert (answer.status_code, answer.json()["code"]) == (413, "batch_too_large")
+            assert "4000" in answer.json()["detail"]
+            await door.ok("POST", "/cluster", {"name": "c", "nodes": nodes[:3]})
+
+    asyncio.run(story())

@@ -293,3 +293,25 @@ def test_a_node_is_killed_and_the_cluster_is_back_at_its_factor() -> None:
         rounds += 1
     assert rounds < 40
     assert all(len(counted(found, left)) == 3 for found in objects)
+
+
+def test_a_deleted_object_is_let_go_of_by_everybody_who_can_be_heard() -> None:
+    nodes = nodes_of("abcd", b=DRAINING, c=SUSPECT)
+    found = msgspec.structs.replace(an_object("abcx"), deleting=True)
+    planned = made(found, nodes)
+    assert planned.copies == ()
+    assert [(drop.node_id, drop.object_hash) for drop in planned.drops] == [
+        (NodeId("a"), found.object_hash),
+        (NodeId("b"), found.object_hash),
+    ]
+    assert health(found, nodes) is Health.DELETING
+    assert not is_at_rest(found, nodes)
+
+
+def test_deleted_objects_are_let_go_of_also_when_nobody_has_budget_for_copies() -> None:
+    nodes = nodes_of("ab")
+    short = [an_object("a", wanted=2, number=number) for number in range(4)]
+    deleted = msgspec.structs.replace(an_object("ab", number=9), deleting=True)
+    planned = plan([*short, deleted], nodes, ring_of(nodes), RepairBudget(copies_per_node=0, drops_per_node=1), G)
+    assert planned.copies == ()
+    assert [drop.node_id for drop in planned.drops] == ["a", "b"]

@@ -3,9 +3,11 @@
 import pytest
 
 from tests.worlds import World, node, replay
+from weft.core.object import existing_object
 from weft.core.state import state_digest
 from weft.model.commands import (
     AdmitBeat,
+    DeleteObject,
     DestroyCluster,
     GiveUpNode,
     MarkHealed,
@@ -15,8 +17,8 @@ from weft.model.commands import (
     RemoveNode,
     ReportReplicas,
 )
-from weft.model.errors import InvalidField, NodeNotFound, ObjectNotFound
-from weft.model.events import ObjectRegistered, ReplicaAdded, ReplicaRemoved
+from weft.model.errors import InvalidField, NodeNotFound, ObjectBeingDeleted, ObjectNotFound
+from weft.model.events import ObjectDeleted, ObjectRegistered, ReplicaAdded, ReplicaRemoved
 from weft.model.ids import Incarnation, NodeId
 from weft.model.object import ObjectHash, StoredObject, chunk_count, chunk_size, is_content_hash, parse_object_hash
 from weft.model.policy import CHUNK_BYTES
@@ -195,3 +197,86 @@ def test_an_object_is_whole_chunks_but_for_the_last(size_bytes: int, chunks: int
     assert chunk_count(size_bytes) == chunks
     if last is not None:
         assert chunk_size(size_bytes, chunks - 1) == last
+
+
+def held(made: World, *names: str) -> None:
+    for name in names:
+        made.do(ReportReplicas(node_id=NodeId(name), incarnation=LIFE, held=(ONE,)))
+
+
+def let_go(made: World, name: str) -> None:
+    made.do(ReportReplicas(node_id=NodeId(name), incarnation=LIFE, gone=((ONE, "dropped"),)))
+
+
+def test_a_deleted_object_is_none_at_once_and_leaves_the_books_with_its_last_copy() -> None:
+    made = world("a", "b")
+    held(made, "a", "b")
+    assert made.do(DeleteObject(object_hash=ONE)) == (ObjectDeleted(object_hash=ONE),)
+    with pytest.raises(ObjectNotFound):
+        existing_object(made.state, ONE)
+    assert the_object(made).deleting
+    let_go(made, "a")
+    assert the_object(made).replicas == (B,)
+    let_go(made, "b")
+    assert made.state.objects.get(ONE) is None
+    assert state_digest(replay(made.log)) == state_digest(made.state)
+
+
+def test_an_object_without_a_copy_is_out_of_the_books_as_soon_as_it_is_deleted() -> None:
+    made = world("a")
+    made.do(DeleteObject(object_hash=ONE))
+    assert made.state.objects.get(ONE) is None
+    with pytest.raises(ObjectNotFound):
+        made.do(DeleteObject(object_hash=ONE))
+
+
+def test_deleting_what_is_on_its_way_out_changes_nothing() -> None:
+    made = world("a")
+    held(made, "a")
+    made.do(DeleteObject(object_hash=ONE))
+    assert made.do(DeleteObject(object_hash=ONE)) == ()
+    with pytest.raises(ObjectNotFound):
+        made.do(MarkHealed(object_hash=ONE, node_id=A))
+
+
+def test_copies_that_were_only_marked_are_waited_for_by_nobody() -> None:
+    made = world("a")
+    made.do(node("b"))
+    for name in (A, B):
+        made.do(MarkHealed(object_hash=ONE, node_id=name))
+    made.do(DeleteObject(object_hash=ONE))
+    assert the_object(made).replicas == (A,), "b never said that it lives, so it keeps no object"
+    made.do(MarkMissing(object_hash=ONE, node_id=A))
+    assert made.state.objects.get(ONE) is None, "and somebody may say of any holder that it has none"
+
+
+def test_a_node_that_leaves_for_good_is_not_waited_for_to_let_go() -> None:
+    made = world("a")
+    held(made, "a")
+    made.do(DeleteObject(object_hash=ONE))
+    made.do(RemoveNode(node_id=A))
+    assert made.state.objects.get(ONE) is None
+
+
+def test_a_copy_that_arrives_after_its_object_was_deleted_is_one_more_to_let_go_of() -> None:
+    made = world("a", "b")
+    held(made, "a")
+    made.do(DeleteObject(object_hash=ONE))
+    held(made, "b")
+    assert the_object(made).replicas == (A, B)
+
+
+def test_a_hash_is_free_once_the_holders_that_are_there_have_let_go() -> None:
+    made = world("a", "b")
+    held(made, "a", "b")
+    made.do(DeleteObject(object_hash=ONE))
+    again = RegisterObject(object_hash=ONE, size_bytes=100, replicas_wanted=2)
+    with pytest.raises(ObjectBeingDeleted) as refusal:
+        made.do(again)
+    assert (refusal.value.nodes, refusal.value.temporary) == ([A, B], True)
+    let_go(made, "a")
+    made.do(GiveUpNode(node_id=B, incarnation=LIFE))
+    made.do(again)
+    found = the_object(made)
+    assert (found.deleting, found.replicas, found.replicas_wanted) == (False, (B,), 2), "b has the same bytes still"
+    assert state_digest(replay(made.log)) == state_digest(made.state)

@@ -29,7 +29,7 @@ def pool(pool_id: str = "pool-0", **fields: Any) -> PoolSnapshot:
 
 
 def pools(**described: list[PoolSnapshot]) -> Pools:
-    return {NodeId(node): {one.pool_id: one for one in described[node]} for node in described}
+    return {NodeId(node): {one.seat: one for one in described[node]} for node in described}
 
 
 def found(described: Pools, needs: JobNeeds | None = None, **given: Any) -> list[str]:
@@ -79,16 +79,16 @@ def test_a_pin_leaves_one_node_and_its_pools() -> None:
 def test_two_nodes_may_call_a_pool_by_one_name() -> None:
     described = pools(a=[pool(slots_free=0)], b=[pool()])
     assert found(described) == ["b/pool-0"]
-    assert found(pools(a=[pool()], b=[pool()]), promised={(A, "pool-0"): Promised(2, 0)}) == ["b/pool-0"]
+    assert found(pools(a=[pool()], b=[pool()]), promised={(A, "pool-0", "r0"): Promised(2, 0)}) == ["b/pool-0"]
 
 
 def test_what_was_promised_counts_as_taken() -> None:
     described = pools(a=[pool(slots_free=2)])
-    assert found(described, promised={(A, "pool-0"): Promised(1, 60)}) == ["a/pool-0"]
+    assert found(described, promised={(A, "pool-0", "r0"): Promised(1, 60)}) == ["a/pool-0"]
     with pytest.raises(PoolUnavailable, match="enough memory"):
-        found(described, JobNeeds(vram_bytes=50), promised={(A, "pool-0"): Promised(1, 60)})
+        found(described, JobNeeds(vram_bytes=50), promised={(A, "pool-0", "r0"): Promised(1, 60)})
     with pytest.raises(PoolUnavailable, match="free slot"):
-        found(described, promised={(A, "pool-0"): Promised(2, 0)})
+        found(described, promised={(A, "pool-0", "r0"): Promised(2, 0)})
 
 
 def chosen(described: Pools, strategy: Strategy, needs: JobNeeds | None = None, **given: Any) -> Candidate:
@@ -110,8 +110,8 @@ def test_round_robin_goes_round_evenly_whoever_registered_first() -> None:
 
 def test_round_robin_goes_on_where_it_was_when_a_pool_has_gone() -> None:
     described = pools(a=[pool()], c=[pool()])
-    assert chosen(described, Strategy.ROUND_ROBIN, last=(B, "pool-0")).node_id == C
-    assert chosen(described, Strategy.ROUND_ROBIN, last=(C, "pool-0")).node_id == A
+    assert chosen(described, Strategy.ROUND_ROBIN, last=(B, "pool-0", "r0")).node_id == C
+    assert chosen(described, Strategy.ROUND_ROBIN, last=(C, "pool-0", "r0")).node_id == A
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_least_loaded_is_most_free_memory_then_fewest_busy_slots_then_the_order(
 
 def test_least_loaded_counts_what_was_promised() -> None:
     described = pools(a=[pool()], b=[pool()])
-    assert chosen(described, Strategy.LEAST_LOADED, promised={(A, "pool-0"): Promised(1, 10)}).node_id == B
+    assert chosen(described, Strategy.LEAST_LOADED, promised={(A, "pool-0", "r0"): Promised(1, 10)}).node_id == B
 
 
 def test_random_is_the_chance_it_is_handed() -> None:
@@ -166,3 +166,13 @@ def test_a_model_is_counted_by_node_and_its_capacity_by_slot() -> None:
 @pytest.mark.parametrize(("mask", "devices"), [("0,1", ("0", "1")), ("GPU1, GPU0,", ("GPU0", "GPU1")), ("", ())])
 def test_a_device_mask_is_a_list_of_devices(mask: str, devices: tuple[str, ...]) -> None:
     assert parse_device_mask(mask) == devices
+
+
+def test_a_job_goes_to_a_replica_and_takes_that_ones_slot() -> None:
+    described = pools(a=[pool(replica_id="r1", slots_free=1), pool(replica_id="r0", slots_free=1)])
+    first = chosen(described, Strategy.ROUND_ROBIN)
+    assert first.key == (A, "pool-0", "r0")
+    second = chosen(described, Strategy.ROUND_ROBIN, last=first.key, promised={first.key: Promised(1, 0)})
+    assert second.key == (A, "pool-0", "r1")
+    with pytest.raises(PoolUnavailable, match="2 without a free slot"):
+        find_candidates(described, (), {one.key: Promised(1, 0) for one in (first, second)}, JobNeeds())

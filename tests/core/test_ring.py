@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from weft.core.ring import Member, Ring, key_point, member_points, point_count
 from weft.model.ids import NodeId
-from weft.model.policy import RING_POINTS_MAX, RING_POINTS_PER_UNIT
+from weft.model.policy import RING_POINTS_MAX, RING_POINTS_PER_UNIT, RING_UNIT_GB
 
 KEYS = ["object-123", "k0", "k1", "abc123def456"]
 
@@ -126,6 +126,12 @@ def test_adding_one_node_to_ten_moves_about_an_eleventh_of_the_keys() -> None:
 )
 def test_a_capacity_becomes_points_by_itself_alone(capacity_gb: int, unit_gb: int, points: int) -> None:
     assert point_count(capacity_gb, unit_gb) == points
+
+
+def test_a_hundred_nodes_of_a_hundred_terabytes_have_a_bounded_ring() -> None:
+    points = [point_count(100 * 1_024, RING_UNIT_GB) for _ in range(100)]
+    assert points == [RING_POINTS_MAX] * 100
+    assert sum(points) < 2**20, "64 times the capacity of each, as the original had it, would be 655 million"
 
 
 @pytest.mark.parametrize(("count", "placed"), [(0, 0), (1, 1), (3, 3), (99, 3)])

@@ -214,6 +214,22 @@ def test_a_journal_in_memory_leaves_no_journal(start: Any, tmp_path: Path) -> No
     assert not (tmp_path / "journal.sqlite").exists()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ORCHESTRATORD_NODE_TIMEOUT_MS", "soon"),
+        ("ORCHESTRATORD_PLACEMENT_STRATEGY", "fastest"),
+        ("COORDINATOR_PORT", "many"),
+        ("ORCHD_ADDR", "nowhere"),
+    ],
+)
+def test_a_wrong_setting_ends_the_process_and_names_the_variable(tmp_path: Path, variable: str, value: str) -> None:
+    outcome = attempt("--data-dir", str(tmp_path), **{variable: value})
+    assert outcome.returncode == 2
+    assert variable in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
 def test_two_variables_that_disagree_are_both_named(tmp_path: Path) -> None:
     outcome = attempt("--data-dir", str(tmp_path), COORDINATOR_PORT="8081", ORCHD_ADDR="127.0.0.1:8082")
     assert outcome.returncode == 2

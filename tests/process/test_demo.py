@@ -91,3 +91,22 @@ def test_a_demo_that_is_killed_takes_its_processes_along() -> None:
         while processes_mentioning(temporary) and time.monotonic() < ends_s:
             time.sleep(0.05)
         assert processes_mentioning(temporary) == []
+
+
+def test_the_ledger_s_demo_loses_its_layers_brings_them_back_and_ends_in_a_green_report() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        process = demo("ledger", temporary=Path(temporary))
+        output, errors = process.communicate(timeout=2 * DEADLINE_S)
+
+        assert process.returncode == 0, output + errors
+        for part in (
+            "fallback_secondary",
+            "fallback_emergency",
+            "1 reconciliation for 1 failover",
+            "and 0 lost",
+            "rebuilt from the primary alone is the same",
+            "compared byte for byte, 0 differ",
+        ):
+            assert part in " ".join(output.split()), output
+        assert list(Path(temporary).iterdir()) == []
+        assert processes_mentioning(temporary) == []

@@ -88,9 +88,9 @@ class Cloud:
             self.engines(name), Handoff(url="http://127.0.0.1:8081", pool_id="pool-0", slots_total=4, **fields)
         )
 
-    def ask(self, method: str, path: str) -> httpx.Response:
+    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
-        return httpx.request(method, self.url + path, headers=headers, timeout=5, trust_env=False)
+        return httpx.request(method, self.url + path, headers=headers, json=body, timeout=5, trust_env=False)
 
     def listed(self) -> dict[str, Any]:
         return {node["node_id"]: node for node in self.ask("GET", "/v2/nodes").json()["nodes"]}
@@ -295,11 +295,15 @@ def test_the_coordinator_s_own_directory_has_no_effect_in_the_cloud(cloud: Cloud
 
 def test_a_coordinator_that_is_stopped_for_longer_than_the_timeout_blames_no_node(cloud: Cloud) -> None:
     coordinator = cloud.begin()
-    cloud.start("a")
+    names = ("a", "b", "c")
+    for name in names:
+        cloud.start(name)
     os.kill(coordinator.pid, signal.SIGSTOP)
     began_s = time.monotonic()
     until(lambda: time.monotonic() - began_s >= 2 * TIMEOUT_MS / 1_000)
     os.kill(coordinator.pid, signal.SIGCONT)
-    until(lambda: cloud.status("a") == "Online")
+    assert [cloud.status(name) for name in names] == ["Online"] * 3, "from the first answer on"
+    until(lambda: all(node["last_heartbeat_age_ms"] < TIMEOUT_MS / 3 for node in cloud.listed().values()))
+    assert [cloud.status(name) for name in names] == ["Online"] * 3
     events = [json.loads(line)["event"] for line in coordinator.lines if line.startswith("{")]
     assert "node offline" not in events

@@ -1,36 +1,23 @@
 """Real disks that are full or read-only: what cannot be kept is refused with the reason, what is kept is served."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.process.disks import MIB, mount, small_disk
 from tests.process.farm import Farm, farm
 from weft.model.errors import ObjectNotStored
 from weft.model.policy import STORE_SPARE_BYTES
 
 pytestmark = pytest.mark.process
 
-MIB = 1 << 20
-
-
-def mount(*arguments: str) -> None:
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"this user may not mount a file system: {done.stderr.strip()}")
-
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, a little larger than what a store leaves to others."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount("-t", "tmpfs", "-o", f"size={STORE_SPARE_BYTES + 16 * MIB}", "weft-test", str(path))
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+    with small_disk(tmp_path / "disk", STORE_SPARE_BYTES + 16 * MIB) as made:
+        yield made
 
 
 def offered(cluster: Farm, object_hash: str) -> list[str]:

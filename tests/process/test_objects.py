@@ -250,5 +250,31 @@ def test_the_command_line_puts_gets_lists_and_locates(tmp_path: Path) -> None:
         listed = weft_command("object", "list", "--json").decode()
         assert object_hash in listed
         assert "no such objects" in weft_command("object", "list", "--under-replicated").decode()
+        assert f"removed {object_hash}" in weft_command("object", "remove", object_hash).decode()
+        assert b"it was removed" in weft_command("object", "remove", "0" * 64, status=1)
         assert b"was ever put here" in weft_command("get", "0" * 64, status=1)
         assert b"cannot be read" in weft_command("put", str(tmp_path / "nothing"), status=1)
+
+
+def test_a_removed_object_frees_the_room_on_every_holder_and_on_one_that_was_away_when_it_is_back() -> None:
+    with farm("a", "b") as cluster:
+        kept, removed = (cluster.cluster.put(content, replicas=2) for content in (b"kept", b"removed" * 1_000))
+        for object_hash in (kept, removed):
+            cluster.settled(lambda: cluster.holders(object_hash) == ["a", "b"])  # noqa: B023 — settled at once.
+        cluster.kill("b")
+        cluster.settled(lambda: cluster.holders(removed) == ["a"])
+
+        cluster.cluster.objects.remove(removed)
+
+        with pytest.raises(ObjectNotFound):
+            cluster.cluster.get(removed)
+        cluster.settled(lambda: cluster.content_of("a", removed) is None)
+        assert cluster.content_of("b", removed) == b"removed" * 1_000, "its machine is off"
+        cluster.start("b")
+        cluster.settled(lambda: cluster.content_of("b", removed) is None)
+        for name in ("a", "b"):
+            assert cluster.content_of(name, kept) == b"kept"
+        assert cluster.cluster.get(kept) == b"kept"
+        again = cluster.cluster.put(b"removed" * 1_000, replicas=2)
+        assert again == removed
+        assert cluster.cluster.get(again) == b"removed" * 1_000

@@ -127,10 +127,20 @@ def test_any_sequence_of_operations_leaves_what_a_plain_array_would_have(met: Me
     assert met.endpoint.notifications(10_000)[0].content == hashlib.sha256(model).digest()
 
 
+def stop(child: Child) -> None:
+    """Stops a process, and returns when the last of its threads has stopped."""
+    child.process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    tasks = Path(f"/proc/{child.pid}/task")
+    while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+        assert time.monotonic() < deadline, "the process does not stop"
+        time.sleep(0.001)
+
+
 def test_a_stopped_peer_holds_no_transfer_beyond_its_deadline_and_goes_on_when_it_runs_again(met: Met) -> None:
     into = bytearray(4096)
     met.peer.read_now(met.advert, into)
-    met.child.process.send_signal(signal.SIGSTOP)
+    stop(met.child)
     started = time.monotonic()
     transfers = [met.peer.notify(b"hash", timeout_ms=700), met.peer.recv(bytearray(10), timeout_ms=700)]
     transfers += [met.peer.send(b"x", timeout_ms=700)]

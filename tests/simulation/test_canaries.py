@@ -9,8 +9,12 @@ import pytest
 
 from weft.agent.holdings import Holdings
 from weft.coordinator import healer
+from weft.coordinator.bindings import Bindings
+from weft.coordinator.jobs import Jobs
 from weft.coordinator.repeats import RepeatWindow
+from weft.coordinator.roster import Roster
 from weft.coordinator.sweep import Sweep
+from weft.coordinator.watch import Watch
 from weft.core import attachment, dispatch, holding, region
 from weft.model import events
 from weft.testing.disk import Disk
@@ -105,6 +109,42 @@ def test_a_copy_that_is_reported_and_not_made_is_noticed(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(StockDouble, "fetch", wrong)
     assert "the books say" in caught()
+
+
+def test_a_slot_that_is_promised_and_not_counted_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Jobs, "promised", property(lambda jobs: {}))
+    assert "were given slots of" in caught(steps=300)
+
+
+def test_a_promise_that_outlives_its_node_s_next_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Jobs, "settle", lambda *_: None)
+    said = caught(steps=300)
+    assert "was refused while" in said or "are promised" in said
+
+
+def test_a_job_that_comes_back_from_a_lost_node_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Jobs, "find", lambda jobs, placement_id, aside: jobs._known(placement_id))
+    assert "was lost with its node" in caught(steps=300)
+
+
+def test_work_that_is_sent_to_who_takes_none_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Roster, "aside", lambda roster: {})
+    assert "was sent to" in caught(steps=300)
+
+
+def test_an_adapter_that_stays_bound_to_a_lost_engine_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bindings, "on_merged", lambda *_: None)
+    assert "is bound to" in caught(steps=300)
+
+
+def test_a_stream_that_leaves_an_event_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, count = Watch._spell, itertools.count(1)
+
+    def wrong(watch: Watch, sealed: Any, seen: int | None) -> bytes:
+        return b"" if next(count) % 40 == 0 else right(watch, sealed, seen)
+
+    monkeypatch.setattr(Watch, "_spell", wrong)
+    assert "was handed" in caught()
 
 
 def _lying(right: Callable[..., None]) -> Callable[..., None]:

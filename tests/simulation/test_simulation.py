@@ -36,6 +36,10 @@ def test_the_seeds_of_the_short_form_meet_what_they_are_meant_to_meet() -> None:
         "Granted",
         "ReplicaAdded",
         "ReplicaRemoved",
+        "NodeDrained",
+        "Placed",
+        "Full",
+        "Watched",
     ):
         assert sum(outcome.counts[what] for outcome in outcomes) > 3, what
 

@@ -6,11 +6,14 @@ from weft.agent.cloud import CloudSettings
 from weft.api.bodies.pools import PoolBody
 from weft.api.doors.pools import pool_to_body
 from weft.client.ports import AsyncClock
-from weft.handoff import EnginePools, HandoffDirectory, process_is_alive
+from weft.handoff import EnginePools, HandoffDirectory, HandoffFile, process_is_alive
 
 
 class Engines:
-    """Watches the handoff files of one node. `changed` is called when a beat would say something new of them."""
+    """Watches the handoff files of one node. `changed` is called when a beat would say something new of them.
+
+    `read` says what the files say now; it is the directory of the settings unless something else is handed in.
+    """
 
     def __init__(
         self,
@@ -19,8 +22,9 @@ class Engines:
         changed: Callable[[], None],
         clock: AsyncClock,
         is_alive: Callable[[int], bool] = process_is_alive,
+        read: Callable[[], list[HandoffFile]] | None = None,
     ) -> None:
-        self._directory = HandoffDirectory(settings.runtime_dir)
+        self._read = read or HandoffDirectory(settings.runtime_dir).look
         self._pools = EnginePools(settings.pool_ids)
         self._interval_s = settings.watch_interval_ms / 1_000
         self._changed = changed
@@ -29,7 +33,7 @@ class Engines:
 
     def look(self) -> None:
         """Look once."""
-        if self._pools.see(self._directory.look(), self._is_alive):
+        if self._pools.see(self._read(), self._is_alive):
             self._changed()
 
     async def keep_looking(self) -> None:

@@ -17,6 +17,7 @@ class Family(StrEnum):
     CLUSTER = "cluster"
     POOLS = "pools"
     STORAGE = "storage"
+    DA = "da"
     WEFT = "weft"
 
 
@@ -43,12 +44,18 @@ STATUS: Final[dict[type[WeftError], int]] = {
     errors.Busy: 503,
     errors.ShuttingDown: 503,
     errors.JournalFailed: 503,
+    errors.BatchTooLarge: 413,
     errors.LayerFailed: 503,
     errors.LayerUnknown: 504,
     errors.LayerRefused: 502,
     errors.BlobMissing: 404,
     errors.BlobDamaged: 502,
+    errors.BlobForeign: 502,
     errors.NoLayer: 503,
+    errors.NotAvailableYet: 504,
+    errors.PrimaryUnhealthy: 409,
+    errors.ReconciliationFailed: 500,
+    errors.BadHex: 400,
     errors.PoolUnavailable: 503,
     errors.NodeUnavailable: 503,
     errors.NotReached: 504,
@@ -89,6 +96,11 @@ def envelope(error: WeftError, family: Family) -> dict[str, Any]:
             "node_id": error.facts.get("node_id"),
             "code": code_of_class(type(error), family),
         }
+    if family is Family.DA:
+        return {"success": False, "error": error.message, "code": error.code}
+    if isinstance(error, errors.ReconciliationFailed):
+        # The storage seed's own shape: the code stands for the error, and the report beside it says how far it came.
+        return {"error": error.code, "message": error.message, "report": error.facts.get("report"), "code": error.code}
     body = {"error": error.message, "code": error.code, "fields": error.facts, "temporary": error.temporary}
     if family is Family.STORAGE and "node_id" in error.facts:
         # The storage seed names the node beside the sentence; that it stands in the fields too is Weft's own.

@@ -6,12 +6,29 @@ from typing import Any, Final
 
 import msgspec
 
+from weft.api.bodies.fields import (
+    AttachmentIdText,
+    NodeIdText,
+    ObjectHashText,
+    PlacementIdText,
+    RegionNameText,
+    RequestIdText,
+)
 from weft.api.errors import Family, code_of_class, status_of_class
 from weft.api.routes import Route
 
 VERSION: Final = "3.1.0"
 _COMPONENTS: Final = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)\}")
+
+_SEGMENTS: Final[dict[str, Any]] = {
+    "attachment_id": AttachmentIdText,
+    "hash": ObjectHashText,
+    "name": RegionNameText,
+    "node_id": NodeIdText,
+    "placement_id": PlacementIdText,
+}
+"""What a parameter of a path may be. One that is not here is any text, and its route says what is wrong with it."""
 
 _WEFT_ENVELOPE: Final[dict[str, Any]] = {
     "title": "WeftError",
@@ -44,13 +61,23 @@ _ENVELOPES: Final[dict[Family, dict[str, Any]]] = {
         "required": ["success", "message", "node_id", "code"],
     },
     Family.STORAGE: _WEFT_ENVELOPE,
+    Family.DA: {
+        "title": "DaError",
+        "type": "object",
+        "properties": {
+            "success": {"type": "boolean", "const": False},
+            "error": {"type": "string"},
+            "code": {"type": "string"},
+        },
+        "required": ["success", "error", "code"],
+    },
     Family.WEFT: _WEFT_ENVELOPE,
 }
 
 
 def describe(routes: Sequence[Route], version: str) -> dict[str, Any]:
     """The document for these routes."""
-    types = [kind for route in routes for kind in (route.body, route.reply) if kind is not None]
+    types = [kind for route in routes for kind in (route.body, route.reply, route.part) if kind is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENTS)
     schema_of = dict(zip(types, schemas, strict=True))
     components.update({schema["title"]: schema for schema in _ENVELOPES.values()})
@@ -86,7 +113,7 @@ def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": _segment(name, route)}
         for name in _PARAMETER.findall(route.path)
     ]
     if route.query is not None:
@@ -102,20 +129,28 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
             "name": "Weft-Request-Id",
             "in": "header",
             "required": False,
-            "schema": {"type": "string"},
+            "schema": msgspec.json.schema(RequestIdText),
             "description": "Repeating a request under its id gives the first answer again.",
         }
     )
     return parameters
 
 
+def _segment(name: str, route: Route) -> dict[str, Any]:
+    kind = None if route.any_key else _SEGMENTS.get(name)
+    return {"type": "string", "minLength": 1} if kind is None else msgspec.json.schema(kind)
+
+
 def _responses(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": route.summary, "headers": {"Weft-Position": _POSITION}}
-    if route.reply is not None:
-        success["content"] = _json(schema_of[route.reply])
+    content = _json(schema_of[route.reply]) if route.reply is not None else {}
+    if route.media is not None:
+        content[route.media] = {"schema": _TEXT if route.part is None else _event(schema_of[route.part])}
+    if content:
+        success["content"] = content
     responses: dict[str, Any] = {str(route.status): success}
     codes: dict[int, list[str]] = {}
-    for kind in route.errors:
+    for kind in route.outcomes:
         codes.setdefault(status_of_class(kind, route.family), []).append(code_of_class(kind, route.family))
     for status, names in sorted(codes.items()):
         schema = {"$ref": _COMPONENTS.format(name=_ENVELOPES[route.family]["title"])}
@@ -130,7 +165,14 @@ _AT_LEAST: Final = {
     "schema": {"type": "integer", "minimum": 0},
     "description": "Wait until the log has come to this position; 504 NOT_REACHED when it does not in time.",
 }
+_TEXT: Final = {"type": "string"}
 _POSITION: Final = {"description": "The place in the log this answer follows from.", "schema": {"type": "integer"}}
+
+
+def _event(carried: dict[str, Any]) -> dict[str, Any]:
+    """One event of a stream: its place, its kind, and what it carries as JSON in its data."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": carried}
+    return {"type": "object", "properties": {"id": _TEXT, "event": _TEXT, "data": data}, "required": ["data"]}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

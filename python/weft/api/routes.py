@@ -7,10 +7,12 @@ from typing import Final
 
 from weft.api.bodies import beat, cluster, region
 from weft.api.errors import Family
-from weft.api.route import BODY_ERRORS, NODE_ERRORS, REGION_ERRORS, WRITE_ERRORS, Route
+from weft.api.route import NODE_ERRORS, REGION_ERRORS, WRITE_ERRORS, Route
+from weft.api.tables.ledger import LEDGER
 from weft.api.tables.nodes import NODES
 from weft.api.tables.objects import OBJECTS
 from weft.api.tables.placing import PLACING
+from weft.api.tables.state import STATE
 from weft.api.tables.watching import WATCHING
 from weft.model import errors
 
@@ -26,7 +28,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=201,
         body=cluster.ClusterBody,
         reply=cluster.ClusterCreated,
-        errors=(errors.ClusterExists, errors.NodeExists, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(errors.ClusterExists, errors.NodeExists, *WRITE_ERRORS),
     ),
     Route(
         operation="show_cluster",
@@ -54,7 +56,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.CLUSTER,
         body=cluster.NodeBody,
         reply=cluster.NodeJoined,
-        errors=(errors.ClusterNotFound, errors.NodeExists, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(errors.ClusterNotFound, errors.NodeExists, *WRITE_ERRORS),
     ),
     Route(
         operation="remove_node",
@@ -63,7 +65,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Leave the cluster. The node's endpoint goes with it, and what it held is lost.",
         family=Family.CLUSTER,
         reply=cluster.NodeRemovedBody,
-        errors=(*NODE_ERRORS, errors.InvalidField, *WRITE_ERRORS),
+        errors=(*NODE_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="register_endpoint",
@@ -74,7 +76,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=201,
         body=cluster.EndpointBody,
         reply=cluster.EndpointRegisteredBody,
-        errors=(*NODE_ERRORS, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(*NODE_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="show_endpoint",
@@ -83,7 +85,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="How a node is reached.",
         family=Family.CLUSTER,
         reply=cluster.EndpointInfo,
-        errors=(*NODE_ERRORS, errors.EndpointNotFound, errors.InvalidField),
+        errors=(*NODE_ERRORS, errors.EndpointNotFound),
     ),
     Route(
         operation="list_endpoints",
@@ -101,6 +103,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="The cluster in numbers; the coordinator's own, as Prometheus text, when Accept names it.",
         family=Family.CLUSTER,
         reply=cluster.MetricsBody,
+        media="text/plain",
         errors=(errors.ClusterNotFound,),
     ),
     Route(
@@ -130,7 +133,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         body=beat.BeatBody,
         reply=beat.BeatReply,
-        errors=(*NODE_ERRORS, errors.IncarnationRetired, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(*NODE_ERRORS, errors.IncarnationRetired, *WRITE_ERRORS),
     ),
     Route(
         operation="plan_region",
@@ -141,7 +144,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=201,
         body=region.RegionBody,
         reply=region.RegionInfo,
-        errors=(errors.ClusterNotFound, errors.RegionExists, errors.CapacityExceeded, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(errors.ClusterNotFound, errors.RegionExists, errors.CapacityExceeded, *WRITE_ERRORS),
     ),
     Route(
         operation="list_regions",
@@ -160,7 +163,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         query=region.WaitQuery,
         reply=region.RegionInfo,
-        errors=(*REGION_ERRORS, errors.InvalidField),
+        errors=REGION_ERRORS,
     ),
     Route(
         operation="delete_region",
@@ -170,7 +173,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         query=region.ForceQuery,
         reply=region.RegionDeleting,
-        errors=(*REGION_ERRORS, errors.RegionInUse, errors.InvalidField, *WRITE_ERRORS),
+        errors=(*REGION_ERRORS, errors.RegionInUse, *WRITE_ERRORS),
     ),
     Route(
         operation="seal_region",
@@ -180,7 +183,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         body=region.EmptyBody,
         reply=region.RegionInfo,
-        errors=(*REGION_ERRORS, errors.RegionNotReady, errors.RegionInUse, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(*REGION_ERRORS, errors.RegionNotReady, errors.RegionInUse, *WRITE_ERRORS),
     ),
     Route(
         operation="open_attachment",
@@ -199,7 +202,6 @@ ROUTES: Final[tuple[Route, ...]] = (
             errors.AttachmentConflict,
             errors.NotYet,
             errors.LenderSilent,
-            *BODY_ERRORS,
             *WRITE_ERRORS,
         ),
     ),
@@ -211,7 +213,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         body=region.EmptyBody,
         reply=region.GrantRenewed,
-        errors=(*REGION_ERRORS, errors.AttachmentNotFound, *BODY_ERRORS),
+        errors=(*REGION_ERRORS, errors.AttachmentNotFound),
     ),
     Route(
         operation="close_attachment",
@@ -220,10 +222,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         summary="Unmap a region.",
         family=Family.WEFT,
         reply=region.AttachmentDetached,
-        errors=(*REGION_ERRORS, errors.AttachmentNotFound, errors.InvalidField, *WRITE_ERRORS),
+        errors=(*REGION_ERRORS, errors.AttachmentNotFound, *WRITE_ERRORS),
     ),
     *NODES,
     *PLACING,
     *OBJECTS,
+    *LEDGER,
     *WATCHING,
+    *STATE,
 )

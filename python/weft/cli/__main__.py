@@ -3,14 +3,16 @@
 import click
 
 from weft import __version__
+from weft.cli.bench import bench
 from weft.cli.demo.command import demo
 from weft.cli.doctor.command import doctor
 from weft.cli.events import events
 from weft.cli.join import join
+from weft.cli.ledger.command import ledger
 from weft.cli.nodes import node
 from weft.cli.object import get, objects, put
 from weft.cli.placing import placement, schedule
-from weft.cli.process import coordinator
+from weft.cli.process import coordinator, witness
 from weft.cli.region import region
 from weft.cli.status import status
 
@@ -21,7 +23,24 @@ def weft() -> None:
     """Weft pools the memory of ordinary machines."""
 
 
-for command in (coordinator, node, status, region, join, doctor, demo, placement, schedule, events, put, get, objects):
+for command in (
+    coordinator,
+    witness,
+    node,
+    status,
+    region,
+    join,
+    doctor,
+    demo,
+    placement,
+    schedule,
+    events,
+    put,
+    get,
+    objects,
+    ledger,
+    bench,
+):
     weft.add_command(command)
 
 

@@ -118,6 +118,17 @@ def locate(hash: str, coordinator: str | None, as_json: bool) -> None:  # noqa: 
         click.echo(f"weft: {len(found.replicas)} of {found.rf} copies are there", err=True)
 
 
+@objects.command("remove")
+@click.argument("hash", metavar="HASH")
+@coordinator_option
+@json_option
+def remove(hash: str, coordinator: str | None, as_json: bool) -> None:  # noqa: A002 — its name on the command line.
+    """Delete an object: every machine that holds it frees the room."""
+    with failures_as_sentences(), connect(coordinator) as cluster:
+        cluster.objects.remove(hash)
+    click.echo(msgspec.json.encode({"hash": hash, "removed": True}) if as_json else f"removed {hash}")
+
+
 def object_table(listed: list[ObjectInfo]) -> Table:
     """Objects as people read them."""
     table = Table()

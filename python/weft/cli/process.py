@@ -1,4 +1,4 @@
-"""`weft coordinator` and `weft node`: this process becomes the one that is asked for, with the flags as given.
+"""`weft coordinator`, `weft witness` and `weft node`: this process becomes the one asked for, with the flags as given.
 
 The flags are defined once, by the process that takes them, so that `weft node --help` and `python -m weft.agent --help`
 cannot differ. It is an exec and not a child: what supervises `weft node` supervises the node, signals included.
@@ -16,7 +16,14 @@ _PASS_EVERYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "a
 @click.pass_context
 def coordinator(context: click.Context) -> None:
     """Run the coordinator: it keeps who is in the cluster and what each one holds."""
-    _become("weft.coordinator", context.args)
+    become("weft.coordinator", context.args)
+
+
+@click.command(context_settings=_PASS_EVERYTHING, add_help_option=False, short_help="Run a server that keeps blobs.")
+@click.pass_context
+def witness(context: click.Context) -> None:
+    """Run a witness, `emergency` or `validator`: it keeps copies of the log."""
+    become("weft.witness", context.args)
 
 
 class _NodeCommand(click.Group):
@@ -40,10 +47,11 @@ class _NodeCommand(click.Group):
 def node(context: click.Context) -> None:
     """Run this machine's node: it joins the cluster and lends memory."""
     if context.invoked_subcommand is None:
-        _become("weft.agent", context.args)
+        become("weft.agent", context.args)
 
 
-def _become(module: str, arguments: list[str]) -> None:
+def become(module: str, arguments: list[str]) -> None:
+    """Run a module in this process's place."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - this Python, no shell

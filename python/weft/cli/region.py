@@ -68,6 +68,29 @@ def delete_region(name: str, force: bool, coordinator: str | None, as_json: bool
         click.echo(f"region {name} is being deleted")
 
 
+@region.command("detach")
+@click.argument("name")
+@click.option("--holder", help="Only the attachments of this holder, as `weft region list` shows it.")
+@coordinator_option
+@json_option
+def detach_region(name: str, holder: str | None, coordinator: str | None, as_json: bool) -> None:
+    """Close the attachments of a region whose holders are gone; what they had not flushed is lost."""
+    with failures_as_sentences(), connect(coordinator) as cluster:
+        open_ones = cluster.ask(cluster.coordinator.region(name)).attachments
+        closing = [attachment for attachment in open_ones if holder in (None, attachment.holder)]
+        if holder is not None and not closing:
+            holders = ", ".join(attachment.holder for attachment in open_ones) or "nobody"
+            raise CommandFailed(f"region {name} is not attached by {holder}; it is by {holders}")
+        for attachment in closing:
+            cluster.ask(cluster.coordinator.detach(name, attachment.attachment_id))
+    if as_json:
+        closed = [{"attachment_id": attachment.attachment_id, "holder": attachment.holder} for attachment in closing]
+        click.echo(msgspec.json.encode({"name": name, "closed": closed}))
+    else:
+        holders = ", ".join(f"{attachment.mode} by {attachment.holder}" for attachment in closing)
+        click.echo(f"region {name}: closed {holders}" if closing else f"region {name} is not attached")
+
+
 def region_table(regions: Sequence[RegionInfo]) -> Table:
     """Regions as people read them."""
     table = Table()

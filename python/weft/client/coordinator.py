@@ -253,6 +253,10 @@ class Coordinator:
         """An object and who holds it. Raises ObjectNotFound."""
         return self._ask("show_object", ObjectInfo, patience_s, path={"hash": object_hash})
 
+    def delete_object(self, object_hash: str, patience_s: float | None = None) -> Flow[Done]:
+        """Lets there be no such object any more. Raises ObjectNotFound."""
+        return self._ask("delete_object", Done, patience_s, path={"hash": object_hash})
+
     def object_targets(
         self, object_hash: str, without: Sequence[str] = (), patience_s: float | None = None
     ) -> Flow[ObjectTargets]:

@@ -166,13 +166,21 @@ class Objects:
         self._get_into_file(found, Path(into))
         return found.size
 
+    def remove(self, object_hash: str) -> None:
+        """Lets there be no such object any more; its holders free the room by themselves. Raises `ObjectNotFound`."""
+        name = parse_object_hash(object_hash)
+        try:
+            self._cluster.ask(self._cluster.coordinator.delete_object(name))
+        except ObjectNotFound as error:
+            raise _never_put(name) from error
+
     def locate(self, object_hash: str) -> ObjectInfo:
         """Where an object is. Raises `ObjectNotFound`."""
         name = parse_object_hash(object_hash)
         try:
             return self._cluster.ask(self._cluster.coordinator.object(name))
         except ObjectNotFound as error:
-            raise ObjectNotFound(f"no object {name} was ever put here", hash=name) from error
+            raise _never_put(name) from error
 
     def _put_on_targets(
         self, object_hash: ObjectHash, origin: "FileOrigin | BytesOrigin", wanted: int
@@ -303,6 +311,10 @@ class _FileSink:
             count = os.pwrite(self._descriptor, chunk, self._done)
             self._done += count
             chunk = chunk[count:]
+
+
+def _never_put(name: ObjectHash) -> ObjectNotFound:
+    return ObjectNotFound(f"no object {name} was ever put here, or it was removed", hash=name)
 
 
 def _dial(party: Party, node_id: str, where: Mapping[str, tuple[str, int]]) -> Holder:

@@ -13,19 +13,46 @@ import signal
 import socket
 import sys
 import time
+from typing import Final
 
 import uvloop
 
-from weft.config import CoordinatorSettings, join_address, read_coordinator_settings
+from weft.config import (
+    CoordinatorSettings,
+    join_address,
+    read_availability_policy,
+    read_coordinator_settings,
+    read_layer_settings,
+)
 from weft.coordinator.app import Coordinator, Limits
 from weft.coordinator.handoffs import HandoffWatch
-from weft.coordinator.server import Server, bind
+from weft.coordinator.layers import choose_layers, open_layers
+from weft.coordinator.rebuilding import JOURNAL
+from weft.coordinator.restoring import restore_from_journal, restore_from_layers, told_now_and_then
 from weft.coordinator.tokens import TokenFile
 from weft.core.placement import Strategy
 from weft.handoff import HandoffDirectory, process_is_alive
-from weft.ledger import Journal, MemoryJournal, SqliteJournal
+from weft.ledger import open_journal, open_shared_journal
+from weft.ledger.layers import MemoryLayer
+from weft.ledger.lock import ProcessLock
+from weft.ledger.snapshot import SnapshotFolder
+from weft.model.availability import Role
 from weft.model.errors import JournalLocked, Misconfigured, WeftError
+from weft.model.journal import JournalKind
+from weft.receipts import Domain, SigningKey
+from weft.serve.server import Server, bind
 from weft.telemetry import Log, LogBridge
+
+LOCK = "coordinator.lock"
+SNAPSHOTS = "snapshots"
+"""The folder of snapshots in the data directory."""
+
+
+_TELL_MS = 1_000
+"""How often a rebuild says how far it has come."""
+_SWITCH_S: Final = 0.001
+"""How long the event loop may keep the interpreter from the journal's thread, which a whole batch waits for. Python's
+own five milliseconds are forty times what a good disk takes for a sync."""
 
 
 class SystemClock:
@@ -60,12 +87,18 @@ def main(arguments: list[str] | None = None) -> int:
             host=flags.host,
             port=flags.port,
             data_dir=flags.data_dir,
-            journal="memory" if flags.memory else None,
+            journal="memory" if flags.memory else flags.journal,
+            advertise=flags.advertise,
         )
-        with bind(settings.host, settings.port) as listener:
-            journal: Journal = MemoryJournal() if settings.journal == "memory" else SqliteJournal(settings.data_dir)
+        if flags.rebuild_from is not None:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(settings, listener, journal, clock, log))
+                runner.run(_rebuild(settings, flags.rebuild_from, clock))
+            return 0
+        with (
+            bind(settings.host, settings.port) as listener,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(_serve(settings, listener, clock, log))
     except (Misconfigured, JournalLocked) as error:
         sys.stderr.write(f"weft coordinator: {error}\n")
         return 2
@@ -75,10 +108,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-async def _serve(
-    settings: CoordinatorSettings, listener: socket.socket, journal: Journal, clock: SystemClock, log: Log
-) -> None:
-    profile = settings.profile
+async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: SystemClock, log: Log) -> None:
+    profile, place = settings.profile, settings.journal
+    policy, configured = read_availability_policy(os.environ), read_layer_settings(os.environ)
+    port = listener.getsockname()[1]
+    # A journal in a file has a lock of its own; what else is in the directory is one process's all the same.
+    lock = ProcessLock.take(settings.data_dir / LOCK) if place.is_shared else None
+    shared = await open_shared_journal(place) if place.is_shared else None
+    journal = shared or await open_journal(place, settings.data_dir)
+    key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
+    layers = open_layers(configured, clock, SystemRandom(), key, settings.data_dir)
+    if isinstance(layers.get(Role.PRIMARY), MemoryLayer):
+        log.warning("the primary layer is in memory and forgets everything when this process ends (USE_MOCK_DA)")
     coordinator = Coordinator(
         journal,
         clock,
@@ -94,19 +135,28 @@ async def _serve(
         limits=Limits(
             node_lost_ms=profile.node_timeout_ms,
             node_purge_ms=profile.node_purge_ms,
+            beat_skew_ms=profile.beat_skew_ms,
             stale_check_ms=profile.stale_check_ms if profile.cloud else 0,
+            term_lease_ms=settings.term_lease_ms,
         ),
+        shared=shared,
+        address=settings.advertise or _reached_at(settings.host, port),
+        snapshots=_snapshots(settings),
+        layers=layers,
+        availability=policy,
+        # A journal that forgets everything is not followed by a list that does not.
+        directory=None if place.kind is JournalKind.MEMORY else settings.data_dir,
     )
     try:
         await coordinator.start()
     except BaseException:
         await journal.close()
         raise
+    sys.setswitchinterval(_SWITCH_S)
     # What the log led to stays for as long as the process; the collector need not look through it again and again.
     gc.collect()
     gc.freeze()
     beside = _work_beside(settings, coordinator, log)
-    port = listener.getsockname()[1]
     url = f"http://{join_address(settings.host, port)}"
 
     def announce() -> None:
@@ -128,7 +178,52 @@ async def _serve(
             task.cancel()
         failing.cancel()
         await coordinator.stop()
+        if lock is not None:
+            lock.release()
         log.info("stopped")
+
+
+async def _rebuild(settings: CoordinatorSettings, source: str, clock: SystemClock) -> None:
+    """Rebuild the disk, saying now and then how far it has come."""
+
+    def say(line: str) -> None:
+        sys.stdout.write(f"weft ledger: {line}\n")
+        sys.stdout.flush()
+
+    snapshots = _snapshots(settings)
+    if snapshots is None:
+        raise Misconfigured("a journal in memory has nothing to rebuild into", variable="WEFT_JOURNAL")
+    tell = told_now_and_then(say, clock.monotonic_ms, _TELL_MS)
+    if source == JOURNAL:
+        restored = await restore_from_journal(settings.journal, settings.data_dir, snapshots, tell)
+    else:
+        key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
+        layers = open_layers(read_layer_settings(os.environ), clock, SystemRandom(), key, settings.data_dir)
+        try:
+            restored = await restore_from_layers(
+                choose_layers(layers, source), settings.journal, settings.data_dir, snapshots, (key.public,), tell
+            )
+        finally:
+            for layer in layers.values():
+                await layer.close()
+    say(f"rebuilt up to position {restored.position}, {restored.events} events")
+    say(f"state digest {restored.state_digest.hex()}")
+    if restored.aside:
+        say(f"the old journal is {restored.aside}")
+
+
+def _snapshots(settings: CoordinatorSettings) -> SnapshotFolder | None:
+    """Where snapshots are kept; of a journal that forgets everything there are none."""
+    if settings.journal.kind is JournalKind.MEMORY:
+        return None
+    key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
+    return SnapshotFolder(settings.data_dir / SNAPSHOTS, key)
+
+
+def _reached_at(host: str, port: int) -> str:
+    """The URL at which others reach this process, where nobody says another."""
+    everywhere = host.strip("[]") in ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
+    return f"http://{join_address(socket.gethostname() if everywhere else host, port)}"
 
 
 def _work_beside(settings: CoordinatorSettings, coordinator: Coordinator, log: Log) -> list["asyncio.Task[None]"]:
@@ -156,6 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to listen on (COORDINATOR_HOST, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on, 0 for any (COORDINATOR_PORT, else 8080)")
     parser.add_argument("--data-dir", help="where the journal and the secret are kept (WEFT_DATA_DIR)")
+    parser.add_argument("--journal", help="sqlite, memory, nats://… or postgres://… (WEFT_JOURNAL, else sqlite)")
+    parser.add_argument("--advertise", metavar="URL", help="where other machines reach this one (WEFT_ADVERTISE)")
+    parser.add_argument("--rebuild-from", metavar="SOURCE", help="rebuild the disk from layers or the journal, and end")
     parser.add_argument("--memory", action="store_true", help="keep the journal in memory: all is forgotten at the end")
     return parser
 

@@ -5,6 +5,8 @@ simulator.
 """
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 from starlette.types import ASGIApp
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp
 from weft import __version__
 from weft.api.routes import ROUTES
 from weft.coordinator.attachments import Attachments
+from weft.coordinator.availability import Availability
 from weft.coordinator.beating import Beating
 from weft.coordinator.beats import Beats
 from weft.coordinator.bindings import Bindings
@@ -20,8 +23,10 @@ from weft.coordinator.chronicle import Chronicle
 from weft.coordinator.clusters import Clusters
 from weft.coordinator.dispatching import Dispatching
 from weft.coordinator.endpoints import Endpoints
+from weft.coordinator.following import answer_from_state
 from weft.coordinator.healer import Healer
 from weft.coordinator.jobs import Jobs
+from weft.coordinator.layerdoors import LayerDoors
 from weft.coordinator.leases import Leases
 from weft.coordinator.numbers import Numbers
 from weft.coordinator.objects import Objects
@@ -29,20 +34,29 @@ from weft.coordinator.observations import Observations
 from weft.coordinator.placing import Placing
 from weft.coordinator.pools import PoolNodes
 from weft.coordinator.ports import Clock, Random
+from weft.coordinator.rebuilding import Rebuilding
 from weft.coordinator.regions import Regions
+from weft.coordinator.replays import ReplayGuard
 from weft.coordinator.roster import Roster
+from weft.coordinator.snapshots import Snapshots
 from weft.coordinator.storage import StorageNodes
 from weft.coordinator.sweep import Sweep
+from weft.coordinator.term import Terms
 from weft.coordinator.watch import Watch
 from weft.coordinator.writer import Writer
 from weft.core.liveness import Patience
 from weft.core.placement import Strategy
-from weft.ledger import Journal
+from weft.ledger import Journal, SharedJournal
+from weft.ledger.layer import Layer
+from weft.ledger.snapshot import SnapshotFolder
+from weft.model.availability import AvailabilityPolicy, Role
 from weft.model.errors import Failed
 from weft.model.grant import grant_key
 from weft.model.ids import RequestId
 from weft.model.policy import (
     ATTACH_MS_MAX,
+    AVAILABLE_MS_MAX,
+    JOURNAL_KEPT_BATCHES,
     LEASE_MS,
     NODE_LOST_MS,
     NODE_PURGE_MS,
@@ -50,20 +64,30 @@ from weft.model.policy import (
     PULSE_MS_MAX,
     QUEUE_COMMANDS_MAX,
     REQUEST_MS_MAX,
+    SNAPSHOT_EVENTS,
     SWEEP_MS,
+    TERM_LEASE_MS,
 )
+from weft.receipts import Domain, SigningKey
 from weft.serve import Gate, Handler, Service, build_app
 from weft.telemetry import Log, Metrics
 
 CLUSTER_NAME = "weft"
 """What a cluster is called when its first node comes through a door that knows no clusters."""
 
+_ENDED_FIRST = frozenset({"sweep", "terms", "shipping"})
+"""The tasks that find work for the writer, or only wait for its turn to come."""
+_UNHEARD_MS = 2**52
+"""Longer than any silence: who hears nobody, because another coordinator is beaten to, finds nobody silent."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The policy's numbers a coordinator works with; a test may want them shorter."""
 
     attach_ms_max: int = ATTACH_MS_MAX
+    beat_skew_ms: int = 0
     append_ms_max: int = REQUEST_MS_MAX
+    available_ms_max: int = AVAILABLE_MS_MAX
     lease_ms: int = LEASE_MS
     node_silent_ms: int = NODE_SILENT_MS
     node_lost_ms: int = NODE_LOST_MS
@@ -71,6 +95,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stale_check_ms: int = 0
     queue_max: int = QUEUE_COMMANDS_MAX
     sweep_ms: int = SWEEP_MS
+    term_lease_ms: int = TERM_LEASE_MS
+    snapshot_events: int = SNAPSHOT_EVENTS
+    kept_batches: int = JOURNAL_KEPT_BATCHES
 
 
 class Coordinator:
@@ -91,7 +118,14 @@ class Coordinator:
         loopback_exempt: bool = False,
         strategy: Strategy = Strategy.ROUND_ROBIN,
         limits: Limits = Limits(),  # noqa: B008 — frozen, so sharing it is harmless.
+        shared: SharedJournal | None = None,
+        address: str = "",
+        snapshots: SnapshotFolder | None = None,
+        layers: Mapping[Role, Layer] | None = None,
+        availability: AvailabilityPolicy = AvailabilityPolicy(),  # noqa: B008 — the same.
+        directory: Path | None = None,
     ) -> None:
+        """`shared` is the journal once more where other coordinators reach it, and `address` is where they reach us."""
         self._journal = journal
         self._log = log
         self._clock = clock
@@ -125,11 +159,27 @@ class Coordinator:
             queue_max=limits.queue_max,
             append_ms_max=limits.append_ms_max,
         )
+        self.availability: Availability | None = None
+        if layers:
+            self.availability = Availability(
+                layers,
+                directory,
+                journal,
+                SigningKey.from_secret(secret, Domain.PUBLISHER),
+                availability,
+                clock,
+                log,
+                self.metrics,
+                available_ms_max=limits.available_ms_max,
+            )
+        self._acknowledgement = availability.acknowledgement
         self.bindings = Bindings(clock, log)
         self._chronicle = Chronicle(lambda: self.writer.state, self._beats, self._observations, log, self.metrics)
+        self._replays = ReplayGuard(clock, limits.beat_skew_ms)
         self._pools = PoolNodes(
             self.writer,
             self._beats,
+            self._replays,
             self._observations,
             self.bindings,
             self._chronicle,
@@ -154,9 +204,25 @@ class Coordinator:
             check_profile=self._pools.check_profile,
             strategy=strategy,
         )
+        self.snapshots = Snapshots(
+            self.writer,
+            journal,
+            snapshots,
+            log,
+            self.metrics,
+            trims=shared is None,
+            every_events=limits.snapshot_events,
+            kept_batches=limits.kept_batches,
+            shipped=None if self.availability is None else self.availability.shipper.noted,
+            post=None if self.availability is None else self.availability.post,
+        )
+        publisher = SigningKey.from_secret(secret, Domain.PUBLISHER).public
+        self.rebuilding = Rebuilding(self.writer, journal, self.snapshots, clock, publisher)
+        if self.availability is not None:
+            self.rebuilding.know(self.availability.layers)
         service = Service(
             routes=ROUTES,
-            handlers=self._handlers(grant_key(secret)),
+            handlers=answer_from_state(self._handlers(grant_key(secret)), self.writer, frozenset()),
             gate=self.gate,
             position=lambda: self.writer.state.marks.position,
             mint_request_id=self._mint_request_id,
@@ -167,11 +233,30 @@ class Coordinator:
             reach=self._watch.reach,
         )
         self.app: ASGIApp = build_app(service)
+        self._terms: Terms | None = None
+        if shared is not None:
+            self._terms = Terms(
+                self.writer,
+                shared,
+                clock,
+                log,
+                self.metrics,
+                name=name,
+                address=address,
+                on_begun=self._on_begun,
+                on_followed=lambda: self._beats.excuse(_UNHEARD_MS),
+                lease_ms=limits.term_lease_ms,
+            )
+        self._reigning = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Live through the log, begin a term, and begin to write. Raises `JournalFailed`."""
-        await self.writer.open(self._name)
+        """Live through the log; begin a term and to write, or follow whoever does. Raises `JournalFailed`."""
+        await self.snapshots.begin()
+        if self._terms is not None:
+            await self._terms.start()
+        else:
+            await self.writer.open(self._name)
         state = self.writer.state
         self._beats.attend(self.writer)
         self._roster.attend(state)
@@ -180,14 +265,24 @@ class Coordinator:
         self.writer.listen(self.healer.on_merged)
         self.writer.listen(self._observations.on_merged)
         self.writer.listen(self._jobs.on_merged)
+        self.writer.listen(self._replays.on_merged)
         self.writer.listen(self.bindings.on_merged)
         self.writer.listen(self._chronicle.on_merged)
         self.writer.listen(self._leases.on_merged)
         self.writer.listen(lambda *_: self._changes.notice())
+        self.writer.listen(self.snapshots.on_merged)
         self._tasks = [
             asyncio.create_task(self.writer.run(), name="writer"),
             asyncio.create_task(self._sweep_on(), name="sweep"),
         ]
+        if self._terms is not None:
+            self._tasks.append(asyncio.create_task(self._terms.run(), name="terms"))
+        if self.availability is not None:
+            if self.writer.reigns:
+                shipping = await self._begin_shipping(self.availability)
+                self._tasks.append(asyncio.create_task(_outlast(shipping), name="shipping"))
+            else:
+                self._tasks.append(asyncio.create_task(self._ship_once_reigning(self.availability), name="shipping"))
         self._log.info("log followed", position=state.marks.position, nodes=len(state.nodes), writer=self._name)
 
     def drain(self) -> None:
@@ -200,17 +295,45 @@ class Coordinator:
         self.drain()
         self.writer.close()
         if self._tasks:
-            writing, sweeping = self._tasks
-            sweeping.cancel()
-            await asyncio.wait({writing, sweeping})
+            writing, *others = self._tasks
+            # What ships is not among those that end here: it first ships what the writer still writes.
+            ending = [task for task in others if task.get_name() in _ENDED_FIRST]
+            for task in ending:
+                task.cancel()
+            await asyncio.wait({writing, *ending})
+        if self.availability is not None:
+            await self.availability.stop()
+        if self._terms is not None:
+            await self._terms.leave()
+        await self.snapshots.end()
         await self._journal.close()
 
     async def failed(self) -> None:
-        """Return only by raising: when the writer or the sweep ended, which nothing should outlive."""
+        """Return only by raising: when the writer, the terms or the sweep ended, which nothing should outlive."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
         raise Failed("this coordinator writes no more: another has begun a newer term; its name is in the log above")
+
+    def _on_begun(self) -> None:
+        """This coordinator reigns from now on, and has heard nobody: every node and every lease begins anew."""
+        self._beats.excuse(_UNHEARD_MS)
+        self._leases.renew_all(self.writer.state.attachments.keys())
+        if self.availability is not None:
+            # Before the first command: no answer may say less than it means.
+            self.writer.ship_with(self.availability.shipper)
+        self._reigning.set()
+
+    async def _begin_shipping(self, availability: Availability) -> "asyncio.Task[None]":
+        """The writer ships the log, and only the writer: others would put every batch once more."""
+        state = self.writer.state
+        assert state.ledger is not None, "a log that was opened has a ledger"
+        self.writer.ship_with(availability.shipper)
+        return await availability.begin(state.marks.position, state.ledger.cluster_id)
+
+    async def _ship_once_reigning(self, availability: Availability) -> None:
+        await self._reigning.wait()
+        await _outlast(await self._begin_shipping(availability))
 
     async def _sweep_on(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), self._limits.sweep_ms / 1_000
@@ -223,6 +346,11 @@ class Coordinator:
             if late_ms > min(PULSE_MS_MAX, self._limits.node_lost_ms // 3):
                 self._log.warning("this process was stopped for a while; no node is blamed for it", late_ms=late_ms)
                 self._beats.excuse(late_ms)
+            if not self.writer.reigns:
+                if self._terms is None:
+                    # Nobody shares this journal, so nothing is left to do for one who may not write it.
+                    self.writer.close()
+                continue
             at_nodes = woken_ms - checked_ms >= self._limits.stale_check_ms
             checked_ms = woken_ms if at_nodes else checked_ms
             try:
@@ -242,7 +370,8 @@ class Coordinator:
         """Who answers what, by the route table's operations."""
         writer, beats, changes = self.writer, self._beats, self._changes
         placing = Placing(writer, self._roster, self._observations)
-        clusters = Clusters(writer, beats, __version__)
+        clusters = Clusters(writer, beats)
+        doors = LayerDoors(writer, self.availability, self._clock, self._acknowledgement, __version__)
         endpoints = Endpoints(writer)
         regions = Regions(writer, beats, changes)
         objects = Objects(writer, self.healer, self._roster)
@@ -254,7 +383,19 @@ class Coordinator:
             "register_node": clusters.join,
             "remove_node": clusters.leave,
             "show_page": clusters.show_page,
-            "show_health": clusters.show_health,
+            "show_health": doors.show_health,
+            "show_ready": doors.show_ready,
+            "show_system_info": doors.show_system_info,
+            "post_blob": doors.post_blob,
+            "show_blob": doors.show_blob,
+            "show_da_metrics": doors.show_metrics,
+            "show_da_routing": doors.show_routing,
+            "show_fallback_status": doors.show_status,
+            "list_fallback_pending": doors.list_fallback_pending,
+            "reconcile": doors.reconcile,
+            "compare_layers": doors.compare,
+            "show_ledger": doors.show_ledger,
+            "list_pending": doors.list_pending,
             "register_endpoint": endpoints.register,
             "show_endpoint": endpoints.show,
             "list_endpoints": endpoints.show_all,
@@ -289,13 +430,22 @@ class Coordinator:
             "end_job": self._dispatching.end,
             "show_availability": self._dispatching.show_availability,
             "watch_events": self._watch.stream,
+            "show_state": self.rebuilding.show,
+            "rebuild_state": self.rebuilding.rebuild,
             "register_object": objects.register,
+            "delete_object": objects.delete,
             "show_object": objects.show,
             "show_object_targets": objects.show_targets,
             "list_objects": objects.show_all,
             "mark_replica_missing": objects.mark_missing,
             "mark_replica_healed": objects.mark_healed,
         }
+
+
+async def _outlast(shipping: "asyncio.Task[None]") -> None:
+    """Wait for it and do not await it: when this is cancelled, what was committed is still shipped."""
+    await asyncio.wait({shipping})
+    shipping.result()
 
 
 def _correlation_prefix(chance: bytes) -> str:

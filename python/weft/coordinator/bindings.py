@@ -16,7 +16,7 @@ from weft.coordinator.ports import Clock
 from weft.core.state import Draft
 from weft.model.events import ClusterDestroyed, Event, NodeIncarnated, NodeLost, NodeRemoved
 from weft.model.ids import NodeId
-from weft.model.pool import PoolSnapshot
+from weft.model.pool import PoolSnapshot, Seat
 from weft.telemetry import Log
 
 
@@ -29,30 +29,26 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     bound_at_ms: int
 
 
-_Slot = tuple[str, str]
-"""A pool and a replica of it."""
-
-
 class Bindings:
     """What is bound now, by node."""
 
     def __init__(self, clock: Clock, log: Log) -> None:
         self._clock = clock
         self._log = log
-        self._bound: dict[NodeId | None, dict[_Slot, Binding]] = {}
+        self._bound: dict[NodeId | None, dict[Seat, Binding]] = {}
 
     def see(self, node_id: NodeId | None, pools: Iterable[PoolSnapshot]) -> None:
         """A node, or the machine of the coordinator, described all its pools: bind and unbind accordingly."""
-        wanted = {(pool.pool_id, pool.replica_id): pool.url for pool in pools if pool.is_open and pool.url is not None}
+        wanted = {pool.seat: pool.url for pool in pools if pool.is_open and pool.url is not None}
         bound = self._bound.get(node_id) or {}
-        kept = {slot: binding for slot, binding in bound.items() if wanted.get(slot) == binding.url}
-        for slot, binding in bound.items():
-            if slot not in kept:
+        kept = {seat: binding for seat, binding in bound.items() if wanted.get(seat) == binding.url}
+        for seat, binding in bound.items():
+            if seat not in kept:
                 self._log.info("adapter unbound", **_fields(node_id, binding))
-        for slot, url in wanted.items():
-            if slot not in kept:
-                kept[slot] = Binding(pool_id=slot[0], replica_id=slot[1], url=url, bound_at_ms=self._clock.now_ms())
-                self._log.info("adapter bound", **_fields(node_id, kept[slot]))
+        for seat, url in wanted.items():
+            if seat not in kept:
+                kept[seat] = Binding(pool_id=seat[0], replica_id=seat[1], url=url, bound_at_ms=self._clock.now_ms())
+                self._log.info("adapter bound", **_fields(node_id, kept[seat]))
         if kept:
             self._bound[node_id] = kept
         else:
@@ -61,7 +57,7 @@ class Bindings:
     def of(self, node_id: NodeId | None) -> list[Binding]:
         """A node's bindings, in order of pool and replica."""
         bound = self._bound.get(node_id) or {}
-        return [bound[slot] for slot in sorted(bound)]
+        return [bound[seat] for seat in sorted(bound)]
 
     @property
     def owners(self) -> Mapping[NodeId | None, object]:

@@ -112,8 +112,10 @@ class Chronicle:
         return {(node_id,): age_ms for node_id, age_ms in ages if age_ms is not None}
 
     def _slots(self, free: bool) -> Mapping[Labels, float]:
-        return {
-            (node_id, pool_id): pool.slots_free if free else pool.slots_total
-            for node_id, pools in self._observations.pools.items()
-            for pool_id, pool in pools.items()
-        }
+        """The slots of each pool, those of all its replicas together."""
+        found: dict[Labels, float] = {}
+        for node_id, pools in self._observations.pools.items():
+            for pool in pools.values():
+                labels = (node_id, pool.pool_id)
+                found[labels] = found.get(labels, 0) + (pool.slots_free if free else pool.slots_total)
+        return found

@@ -1,10 +1,9 @@
-"""The cluster over HTTP: founding, showing, destroying; its nodes joining and leaving; health."""
+"""The cluster over HTTP: founding, showing, destroying; its nodes joining and leaving."""
 
 from weft.api.bodies.cluster import (
     ClusterCreated,
     ClusterDestroyedBody,
     ClusterInfo,
-    HealthBody,
     NodeJoined,
     NodeRemovedBody,
     PageBody,
@@ -27,10 +26,9 @@ from weft.serve import Call
 class Clusters:
     """Answers for the cluster and its nodes."""
 
-    def __init__(self, writer: Writer, beats: Beats, version: str) -> None:
+    def __init__(self, writer: Writer, beats: Beats) -> None:
         self._writer = writer
         self._beats = beats
-        self._version = version
 
     async def found(self, call: Call) -> ClusterCreated:
         """POST /cluster."""
@@ -105,16 +103,6 @@ class Clusters:
             extent, _ = locate(region.layout, address)
             owner = None if extent.index in region.lost_extents else spell_node_id(extent.home.node_id)
         return PageBody(gpa=hex(address), region=region.name, owner_node=owner)
-
-    async def show_health(self, call: Call) -> HealthBody:  # noqa: ARG002
-        """GET /health."""
-        state = self._writer.state
-        return HealthBody(
-            status="healthy" if self._writer.is_writing else "unavailable",
-            cluster_active=state.cluster is not None,
-            version=self._version,
-            position=state.marks.position,
-        )
 
 
 def _order(node: Node) -> tuple[int, str]:

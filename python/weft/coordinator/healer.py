@@ -9,6 +9,9 @@ asked to let go of any, and its copies count as the books have them. What the bo
 missing. The number under which it is asked is new for each life and each process, so an answer to somebody else's
 question never counts as one to ours.
 
+An object that is deleted is let go of wherever it is in the books, and also where it is on its way to: a copy that was
+ordered and not reported yet is called back, and stays so until the node has said what became of it.
+
 What if this process dies with a plan under way? Its successor begins a new term, so its generations are higher, asks
 every node for its list, and plans from what is there by then.
 """
@@ -32,6 +35,8 @@ from weft.model.events import (
     Event,
     NodeIncarnated,
     NodeRemoved,
+    ObjectDeleted,
+    ObjectRegistered,
     ReplicaAdded,
     ReplicaRemoved,
 )
@@ -51,7 +56,7 @@ _NO_RING: Final = Ring()
 class _Keeping:
     """What is known of one node's store, in one life of it."""
 
-    __slots__ = ("checks", "free_bytes", "incarnation", "inventory", "listed", "target", "used_bytes")
+    __slots__ = ("checks", "free_bytes", "incarnation", "inventory", "listed", "recalled", "target", "used_bytes")
 
     def __init__(self, incarnation: Incarnation, inventory: int, generation: Generation) -> None:
         self.incarnation = incarnation
@@ -60,6 +65,7 @@ class _Keeping:
         self.free_bytes = 0
         self.used_bytes = 0
         self.checks: dict[ObjectHash, None] = {}
+        self.recalled: dict[ObjectHash, None] = {}
         self.target = StoreTarget(plan=generation, inventory=inventory)
 
     @property
@@ -96,6 +102,11 @@ class Healer:
         metrics.gauge("weft_objects", "Objects in the books.", lambda: len(writer.state.objects))
         metrics.gauge(
             "weft_objects_restless", "Objects with more or fewer copies than wanted.", lambda: len(self._restless)
+        )
+        metrics.gauge(
+            "weft_objects_deleting",
+            "Deleted objects that nodes have yet to let go of.",
+            lambda: self.count(Health.DELETING),
         )
         metrics.gauge("weft_copies_planned", "Copies planned at this moment.", lambda: len(self._plan.copies))
 
@@ -140,6 +151,8 @@ class Healer:
                 is_news = True
         for one in said.findings:
             keeping.checks.pop(ObjectHash(one.hash), None)
+            if one.state != "held":
+                keeping.recalled.pop(ObjectHash(one.hash), None)
             for doubted in one.doubted:
                 self.doubt(NodeId(doubted), ObjectHash(one.hash))
         if held or gone:
@@ -183,20 +196,37 @@ class Healer:
         for drop in made.drops:
             drops.setdefault(drop.node_id, []).append(drop.object_hash)
         for node_id, keeping in self._keepings.items():
-            self._aim(node_id, keeping, copies.get(node_id, []), drops.get(node_id, []))
+            dropped = [*keeping.recalled, *(one for one in drops.get(node_id, []) if one not in keeping.recalled)]
+            self._aim(node_id, keeping, copies.get(node_id, []), dropped)
 
     def on_merged(self, draft: Draft, events: list[Event]) -> None:
         """Note what a batch touched, and forget the stores of nodes and lives that are over."""
         self._touched.update(draft.objects.changed)
+        revived = False
         for event in events:
             if isinstance(event, NodeRemoved | NodeIncarnated):
                 self._keepings.pop(event.node_id, None)
             elif isinstance(event, ClusterDestroyed):
                 self._keepings.clear()
+            elif isinstance(event, ObjectDeleted):
+                self._call_back(event.object_hash)
+            elif isinstance(event, ObjectRegistered):
+                revived = revived or any(drop.object_hash == event.object_hash for drop in self._plan.drops)
+                for keeping in self._keepings.values():
+                    keeping.recalled.pop(event.object_hash, None)
             elif isinstance(event, ReplicaAdded):
                 self._changes.add(1, "added")
             elif isinstance(event, ReplicaRemoved):
                 self._changes.add(1, event.reason)
+        if revived:
+            # Before anybody's beat is answered: who was to let go of it must not hear so any more.
+            self.look()
+
+    def _call_back(self, object_hash: ObjectHash) -> None:
+        """Have copies of a deleted object that are on their way let go of where they arrive."""
+        for copy in self._plan.copies:
+            if copy.object_hash == object_hash and (keeping := self._keepings.get(copy.target)) is not None:
+                keeping.recalled[object_hash] = None
 
     def _aim(self, node_id: NodeId, keeping: _Keeping, copies: list[CopyOrder], drops: list[str]) -> None:
         """Give a node its part, under a new generation when it is another one than before."""

@@ -9,6 +9,10 @@ slots at once four are given one.
 
 What if a node speaks after a job was placed and before the job reached it? Then the slot shows as free once more, and
 may be promised twice; the pool refuses the second job, as it has to refuse any it has no room for.
+
+What if the answer to the end of a job is lost, and the caller ends it again? Ended jobs are remembered, as many as
+there may be jobs, and ending one of them says the same again and frees nothing. To a coordinator that was started in
+between the job is unknown, which means the same to the caller: it holds no slot.
 """
 
 from collections import OrderedDict
@@ -61,6 +65,8 @@ class Jobs:
         self._jobs: OrderedDict[PlacementId, Job] = OrderedDict()
         self._on_node: dict[NodeId, set[PlacementId]] = {}
         self._lost: set[PlacementId] = set()
+        # In order of their end, the earliest first.
+        self._ended: OrderedDict[PlacementId, None] = OrderedDict()
         self._promised: dict[PoolKey, Promised] = {}
         self._counted_on: dict[NodeId, dict[PlacementId, PoolKey]] = {}
         self._by_request: OrderedDict[str, PlacementId] = OrderedDict()
@@ -71,7 +77,7 @@ class Jobs:
         return len(self._jobs)
 
     def __contains__(self, placement_id: object, /) -> bool:
-        return placement_id in self._jobs
+        return placement_id in self._jobs or placement_id in self._ended
 
     @property
     def promised(self) -> Mapping[PoolKey, Promised]:
@@ -134,10 +140,15 @@ class Jobs:
         return job
 
     def end(self, placement_id: PlacementId) -> None:
-        """A job is over. What it was promised and its node has not counted yet is free again."""
+        """A job is over. What it was promised and its node has not counted yet is free again, once however often."""
+        if placement_id in self._ended:
+            return
         job = self._known(placement_id)
         self._release(placement_id, job)
         self._drop(placement_id, job)
+        self._ended[placement_id] = None
+        if len(self._ended) > self._jobs_max:
+            self._ended.popitem(last=False)
 
     def settle(self, node_id: NodeId) -> None:
         """A node spoke: what was promised of it is in its own count now."""
@@ -145,8 +156,11 @@ class Jobs:
             self._promised.pop(key, None)
 
     def lose_node(self, node_id: NodeId) -> None:
-        """A node was lost, and every job on it."""
-        self.settle(node_id)
+        """A node was lost, and every job on it.
+
+        What was promised of it stays promised: should it come back, its pools are described as they were until it
+        speaks of them, and somebody may ask in between.
+        """
         self._lost |= self._on_node.pop(node_id, set())
         for session, seen in list(self._sessions.items()):
             if seen.node_id == node_id and not seen.failed:

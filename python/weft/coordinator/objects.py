@@ -2,8 +2,9 @@
 
 import heapq
 from collections.abc import Iterable, Mapping
+from typing import Final
 
-from weft.api.bodies.object import ObjectInfo, ObjectList, ObjectTargets
+from weft.api.bodies.object import ObjectInfo, ObjectList, ObjectState, ObjectTargets
 from weft.api.bodies.storage import Done
 from weft.coordinator.causes import cause_of
 from weft.coordinator.healer import Healer
@@ -11,10 +12,17 @@ from weft.coordinator.roster import Roster
 from weft.coordinator.writer import Writer
 from weft.core.healing import Health, StoreNode, health, targets
 from weft.core.object import existing_object
-from weft.model.commands import MarkHealed, MarkMissing, RegisterObject
+from weft.model.commands import DeleteObject, MarkHealed, MarkMissing, RegisterObject
 from weft.model.ids import NodeId, parse_node_id
 from weft.model.object import ObjectHash, StoredObject, parse_object_hash
 from weft.serve import Call
+
+_STATES: Final[Mapping[Health, ObjectState]] = {
+    Health.HEALTHY: "healthy",
+    Health.UNDER_REPLICATED: "under_replicated",
+    Health.ABSENT: "absent",
+}
+"""How what is shown stands. A deleted object is not shown."""
 
 
 class Objects:
@@ -32,6 +40,13 @@ class Objects:
             object_hash=parse_object_hash(body.hash), size_bytes=body.size, replicas_wanted=body.rf
         )
         await self._writer.submit(command, cause_of(call))
+        return Done()
+
+    async def delete(self, call: Call) -> Done:
+        """DELETE /object/{hash}. Nobody is told of it from here on; its holders hear of it in their beats."""
+        command = DeleteObject(object_hash=parse_object_hash(call.path["hash"]))
+        await self._writer.submit(command, cause_of(call))
+        self._healer.look()
         return Done()
 
     async def show(self, call: Call) -> ObjectInfo:
@@ -74,15 +89,20 @@ class Objects:
         listed = (
             one
             for one in found
-            if one is not None and one.object_hash > after and (not wanted or health(one, nodes) in wanted)
+            if one is not None
+            and not one.deleting
+            and one.object_hash > after
+            and (not wanted or health(one, nodes) in wanted)
         )
+        deleting = self._healer.count(Health.DELETING)
         page = heapq.nsmallest(query.limit + 1, listed, key=_by_hash)
         return ObjectList(
             objects=[_info(one, nodes) for one in page[: query.limit]],
             next=page[query.limit - 1].object_hash if len(page) > query.limit else None,
-            total=len(objects),
+            total=len(objects) - deleting,
             under_replicated=self._healer.count(Health.UNDER_REPLICATED),
             absent=self._healer.count(Health.ABSENT),
+            deleting=deleting,
             healing=len(self._healer.plan.copies),
             stores=sum(1 for node in nodes.values() if node.takes),
         )
@@ -94,7 +114,7 @@ def _info(found: StoredObject, nodes: Mapping[NodeId, StoreNode]) -> ObjectInfo:
         size=found.size_bytes,
         replicas=[node_id for node_id in found.replicas if node_id in nodes],
         rf=found.replicas_wanted,
-        state=health(found, nodes).value,
+        state=_STATES[health(found, nodes)],
         offline=[node_id for node_id in found.replicas if node_id not in nodes],
     )
 

@@ -14,18 +14,18 @@ from typing import Final
 from weft.core.state import Draft
 from weft.model.events import ClusterDestroyed, Event, NodeIncarnated, NodeRemoved
 from weft.model.ids import NodeId
-from weft.model.pool import PoolKey, PoolSnapshot
+from weft.model.pool import PoolKey, PoolSnapshot, Seat
 from weft.model.stats import NodeStats
 
 POOLS_PER_NODE_MAX: Final = 256
-"""Pools one node may describe; a machine has a few devices and a few engines on each."""
+"""Replicas of pools one node may describe; a machine has a few devices and a few engines on each."""
 
 
 class Observations:
     """The latest word of every node."""
 
     def __init__(self) -> None:
-        self._pools: dict[NodeId, dict[str, PoolSnapshot]] = {}
+        self._pools: dict[NodeId, dict[Seat, PoolSnapshot]] = {}
         self._stats: dict[NodeId, NodeStats] = {}
         self._listeners: list[Callable[[NodeId], None]] = []
 
@@ -35,7 +35,7 @@ class Observations:
 
     def see_pools(self, node_id: NodeId, pools: Iterable[PoolSnapshot]) -> None:
         """A node described its pools, all of them. Past the bound the last ones are not kept."""
-        described = {pool.pool_id: pool for pool in pools}
+        described = {pool.seat: pool for pool in pools}
         self._pools[node_id] = dict(list(described.items())[:POOLS_PER_NODE_MAX])
         self._tell(node_id)
 
@@ -43,17 +43,17 @@ class Observations:
         """A node, or somebody for it, said how busy it is."""
         self._stats[node_id] = stats
 
-    def pools_of(self, node_id: NodeId) -> Mapping[str, PoolSnapshot]:
-        """A node's pools by id; empty when it never described any."""
+    def pools_of(self, node_id: NodeId) -> Mapping[Seat, PoolSnapshot]:
+        """A node's pools by replica; empty when it never described any."""
         return self._pools.get(node_id) or {}
 
     def pool(self, key: PoolKey) -> PoolSnapshot | None:
-        """One pool, or None."""
-        return self.pools_of(key[0]).get(key[1])
+        """One replica of a pool, or None."""
+        return self.pools_of(key[0]).get(key[1:])
 
     @property
-    def pools(self) -> Mapping[NodeId, Mapping[str, PoolSnapshot]]:
-        """Every pool, by node and id."""
+    def pools(self) -> Mapping[NodeId, Mapping[Seat, PoolSnapshot]]:
+        """Every pool, by node and replica."""
         return self._pools
 
     @property

@@ -1,11 +1,11 @@
 """Where keys and workloads go, over HTTP: the ring and the scheduler."""
 
+from weft.api.alike import alike
 from weft.api.bodies.placing import (
     Scheduled,
     SchedulerConfigInfo,
     SchedulerConfigured,
     VerdictInfo,
-    WeightsBody,
 )
 from weft.coordinator.causes import cause_of
 from weft.coordinator.observations import Observations
@@ -37,13 +37,7 @@ class Placing:
             list(state.nodes.keys()),
             self._roster.aside(),
             self._observations.stats,
-            Workload(
-                cpu_req=call.body.cpu_req,
-                ram_req_mb=call.body.ram_req_mb,
-                gpu_req=call.body.gpu_req,
-                max_latency_ms=call.body.max_latency_ms,
-                io_tolerance=call.body.io_tolerance,
-            ),
+            alike(call.body, Workload),
             scheduler_config(state).weights,
         )
         explanation = [_verdict_info(verdict) for verdict in verdicts] if call.query.explain else None
@@ -60,32 +54,12 @@ class Placing:
 
     async def configure(self, call: Call) -> SchedulerConfigured:
         """POST /scheduler/config."""
-        await self._writer.submit(ConfigureScheduler(weights=_weights(call.body)), cause_of(call))
+        await self._writer.submit(ConfigureScheduler(weights=alike(call.body, Weights)), cause_of(call))
         return SchedulerConfigured(config=_config_info(scheduler_config(self._writer.state)))
 
 
-def _weights(body: WeightsBody) -> Weights:
-    return Weights(
-        w_cpu=body.w_cpu,
-        w_ram=body.w_ram,
-        w_gpu=body.w_gpu,
-        w_latency=body.w_latency,
-        w_io=body.w_io,
-        normalised=body.normalised,
-    )
-
-
 def _config_info(config: SchedulerConfig) -> SchedulerConfigInfo:
-    weights = config.weights
-    return SchedulerConfigInfo(
-        w_cpu=weights.w_cpu,
-        w_ram=weights.w_ram,
-        w_gpu=weights.w_gpu,
-        w_latency=weights.w_latency,
-        w_io=weights.w_io,
-        normalised=weights.normalised,
-        version=config.version,
-    )
+    return alike(config.weights, SchedulerConfigInfo, version=config.version)
 
 
 def _verdict_info(verdict: Verdict) -> VerdictInfo:

@@ -25,6 +25,7 @@ from weft.coordinator.causes import cause_of
 from weft.coordinator.chronicle import Chronicle
 from weft.coordinator.observations import Observations
 from weft.coordinator.ports import Clock
+from weft.coordinator.replays import ReplayGuard
 from weft.coordinator.writer import Writer
 from weft.core.node import existing_node
 from weft.model.commands import RemoveNode
@@ -82,6 +83,7 @@ class PoolNodes:
         self,
         writer: Writer,
         beats: Beats,
+        replays: ReplayGuard,
         observations: Observations,
         bindings: Bindings,
         chronicle: Chronicle,
@@ -93,6 +95,7 @@ class PoolNodes:
         self.chronicle = chronicle
         self._writer = writer
         self._beats = beats
+        self._replays = replays
         self._observations = observations
         self._bindings = bindings
         self._clock = clock
@@ -133,6 +136,7 @@ class PoolNodes:
                 field="pools",
                 node_id=node_id,
             )
+        self._replays.check(node_id, call.body.timestamp)
         await self._beats.hear_of(node_id)
         self.take_pools(node_id, call.body.pools)
         return HeartbeatReply(next_heartbeat_ms=self._beats.patience.beat_ms)

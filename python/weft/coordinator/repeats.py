@@ -55,6 +55,10 @@ class RepeatWindow:
         """The answer a cause was given, if it is remembered."""
         return self._answers.get(cause)
 
+    def items(self) -> list[tuple[str, Answer]]:
+        """Every cause that is remembered with its answer, oldest first."""
+        return list(self._answers.items())
+
     def remember(self, cause: str, answer: Answer) -> None:
         """Keep an answer, and let the oldest go."""
         self._answers[cause] = answer

@@ -140,8 +140,11 @@ class Watch:
             # Whoever had the lock before may have read what is wanted here.
             if (found := self._at_hand(after)) is not None:
                 return found
-            run = await self._journal.read(after, WATCH_BATCHES_MAX)
-            if run and run[-1].batch.position >= self._position():
+            read = await self._journal.read(after, WATCH_BATCHES_MAX)
+            # The journal may have a batch already that is still being appended. Nobody sees it before it is merged.
+            merged = self._position()
+            run = [sealed for sealed in read if sealed.batch.position <= merged]
+            if run and run[-1].batch.position == merged:
                 self._recent.clear()
                 self._recent.extend(run)
             return run

@@ -1,29 +1,47 @@
 """The writer: the one task that turns commands into a longer log.
 
 It takes every waiting command up to a bound, decides each against a draft, appends the batch once at the expected
-position, merges, and answers. Commands that come while a batch is being synced make up the next one, so the busier the
-coordinator is, the more commands share a sync. Nobody reads a draft.
+position, merges, and answers. Commands that come while a batch is being synced make up the next one, and `Crowd` has it
+wait for those who came together before, so the busier the coordinator is, the more commands share a sync. One append
+is under way at a time: deciding thirty commands takes less than a tenth of a millisecond, so there is nothing to gain
+from deciding the next batch while this one is synced. Nobody reads a draft.
 
 What if an append is refused? Another writer was faster: drop the draft, read the tail, decide again. What if its fate
 is unknown? The same, and the tail says whether our batch is in it. A refusal may rest on an event of the same batch,
 so refusals are answered with the batch too, never before it.
+
+A writer reigns for a term. Where it finds a newer one in the log it decides nothing more and names the newer writer to
+whoever asks; it follows then (`weft.coordinator.term`) and may reign again. What if it was stopped for so long that a
+newer term may have begun without its knowing? It reads the tail before it answers anything, even that nothing changed.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Protocol
 
+from weft.coordinator.crowd import Crowd
 from weft.coordinator.ports import Clock, Random
 from weft.coordinator.repeats import Answer, Cause, RepeatWindow, spell_cause
 from weft.core.dispatch import LISTENS, apply, decide
 from weft.core.moment import CHANCE_BYTES, Moment
 from weft.core.replay import close_batch, follow
+from weft.core.snapshot import Answered
 from weft.core.state import Draft, State
 from weft.ledger import Journal
 from weft.model.batch import Batch, Entry, SealedBatch, seal
 from weft.model.commands import Command, OpenLedger, OpenTerm
-from weft.model.errors import Internal, JournalDamaged, JournalFailed, PositionTaken, Unavailable, WeftError
+from weft.model.errors import (
+    BatchTooLarge,
+    Internal,
+    JournalDamaged,
+    JournalFailed,
+    NoLayer,
+    NotTheWriter,
+    PositionTaken,
+    Unavailable,
+    WeftError,
+)
 from weft.model.events import Event
 from weft.model.ids import NodeId, Position, RequestId, Term
 from weft.model.policy import (
@@ -42,6 +60,26 @@ PUBLISHER: Final = "coordinator"
 """Whose count the events' sequence numbers are. There is one publisher while there is one coordinator."""
 
 Listener = Callable[[Draft, list[Event]], None]
+
+
+class Shipping(Protocol):
+    """What makes a committed batch available, and says when it is."""
+
+    def check(self) -> None:
+        """Raise `NoLayer` when no write can be made available now."""
+        ...
+
+    async def has_room(self, within_ms: int) -> bool:
+        """Wait until another batch may be committed, so long at most; says whether it may."""
+        ...
+
+    def offer(self, sealed: SealedBatch) -> None:
+        """A batch was committed and merged."""
+        ...
+
+    async def reached(self, position: Position) -> None:
+        """Return when a position is available. Raises `NotAvailableYet`."""
+        ...
 
 
 class Pending:
@@ -97,11 +135,14 @@ class Writer:
         self._log = log
         self._queue: deque[Pending] = deque()
         self._queue_max = queue_max
+        self._crowd = Crowd()
         self._append_s_max = append_ms_max / 1_000
         self._wake = asyncio.Event()
+        self._shipping: Shipping | None = None
         self._closing = False
-        self._superseded = False
         self._term = Term(0)
+        self._doubted = False
+        self._lease_holds: Callable[[], bool] = _always
         self._listeners: list[Listener] = []
         self._repeats = RepeatWindow(REPEAT_WINDOW_COUNT)
         self._in_flight: dict[str, asyncio.Future[Answer]] = {}
@@ -113,34 +154,119 @@ class Writer:
     @property
     def is_writing(self) -> bool:
         """Whether commands are taken."""
-        return not self._closing
+        return self.reigns and not self._closing
+
+    @property
+    def reigns(self) -> bool:
+        """Whether the last term in the log, as far as this coordinator knows it, is its own."""
+        return self._term > 0
+
+    @property
+    def term(self) -> Term:
+        """The term this coordinator writes in, 0 while it follows."""
+        return self._term
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether no more commands will be taken, ever."""
+        return self._closing
 
     def listen(self, listener: Listener) -> None:
         """Be told of every batch after it is merged: the draft it was, and its events."""
         self._listeners.append(listener)
 
+    def adopt(self, state: State, answered: Iterable[Answered]) -> None:
+        """Begin with a state from a snapshot instead of with nothing. Before anything is followed."""
+        assert self.state.marks.position == 0, "a state is adopted by a coordinator that knows nothing"
+        self.state = state
+        for one in answered:
+            self._repeats.remember(one.cause, Answer(one.position, one.events))
+
+    def answered(self) -> list[Answered]:
+        """The answers of named requests that the log tells of, for a snapshot."""
+        return [
+            Answered(cause=cause, position=answer.position, events=answer.events)
+            for cause, answer in self._repeats.items()
+            if answer.events and answer.position <= self.state.marks.position
+        ]
+
+    def ship_with(self, shipping: Shipping) -> None:
+        """From now on an answer waits until its batch is available, and a batch until there is room for it."""
+        self._shipping = shipping
+
     async def open(self, writer: str) -> None:
         """Live through the log, then begin a term in it. Raises `JournalFailed` when the log cannot be followed."""
+        await self.follow()
+        for _ in range(APPEND_ATTEMPTS_MAX):
+            if await self.begin_term(writer):
+                return
+        raise Unavailable("other writers were faster each time", reason="journal")
+
+    async def follow(self) -> int:
+        """Merge what the journal has beyond the state, while nobody writes here. Returns how many batches that was."""
+        before = self.state.marks.position
         await self._catch_up()
+        return self.state.marks.position - before
+
+    async def begin_term(self, writer: str, address: str = "", lease_holds: "Callable[[], bool] | None" = None) -> bool:
+        """Begin a term right after what the state has followed; while nobody writes here.
+
+        Says False when something else was appended first: whoever did that lives, so nobody is to be deposed. Raises
+        `JournalFailed` when the journal left open what became of it and cannot be read; trying again is safe.
+        """
+        assert not self.reigns, "whoever reigns begins no term"
         loop = asyncio.get_running_loop()
-        first = [
-            Pending(command, "open", False, loop.create_future())
-            for command in (OpenLedger(policy=LedgerPolicy()), OpenTerm(writer=writer))
-        ]
-        await self._write(first)
-        # Both at once: of two refusals the second would be an error that nobody looked at.
-        await asyncio.gather(*(pending.future for pending in first))
-        assert self.state.ledger is not None, "a log that was opened has a ledger"
-        self._term = self.state.ledger.term
+        drafted = self._decide_all(
+            [
+                Pending(command, "open", False, loop.create_future())
+                for command in (OpenLedger(policy=LedgerPolicy()), OpenTerm(writer=writer, address=address))
+            ]
+        )
+        sealed = self._seal(drafted)
+        close_batch(drafted.draft, sealed)
+        try:
+            await self._journal.append(sealed, self.state.marks.position)
+        except JournalFailed as error:
+            self._log.warning("a term was not begun at once", code=error.code, reason=error.message)
+            if not await self._catch_up(sealed):
+                return False
+        else:
+            self._merge(drafted.draft, sealed)
+        self._batches.add()
+        self._events.add(len(drafted.entries))
+        ledger = self.state.ledger
+        assert ledger is not None, "a log that was opened has a ledger"
+        if ledger.term != sealed.batch.term:
+            return False
+        self._lease_holds = lease_holds or _always
+        self._term = ledger.term
+        return True
+
+    def doubt(self) -> None:
+        """Somebody else may have begun a term: read the tail before anything else is answered."""
+        self._doubted = True
+        self._wake.set()
 
     async def submit(self, command: Command, cause: Cause) -> Answer:
-        """Have a command decided, and wait until what it became is committed.
+        """Have a command decided, and wait until what it became is committed; available, where layers are configured.
 
         Raises `Rejected` when it was refused, and `Unavailable` when the queue is full or the journal does not keep
         up. After `Unavailable` for the journal's sake the outcome is open; repeating the request under its id is safe.
+        `NoLayer` says that nothing happened, `NotAvailableYet` that it did and waits for a layer.
         """
+        if self._shipping is None:
+            return await self._submit(command, cause)
+        self._shipping.check()
+        answer = await self._submit(command, cause)
+        # An answer of old, or one that nothing had to be done for, rests on what was committed before it: it waits too.
+        await self._shipping.reached(answer.position)
+        return answer
+
+    async def _submit(self, command: Command, cause: Cause) -> Answer:
         if self._closing:
             raise Unavailable("the coordinator is stopping; try again", reason="stopping")
+        if not self.reigns:
+            raise self.refusal()
         spelled = spell_cause(cause, command)
         if cause.named:
             if (answer := self._repeats.find(spelled)) is not None:
@@ -152,6 +278,7 @@ class Writer:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append(Pending(command, spelled, cause.named, future))
         self._wake.set()
+        self._crowd.see(len(self._queue))
         if not cause.named:
             return await future
         self._in_flight[spelled] = future
@@ -160,18 +287,29 @@ class Writer:
 
     async def run(self) -> None:
         """Write until `close`, and then until the queue is empty."""
+        loop = asyncio.get_running_loop()
         while self._queue or not self._closing:
+            if self._doubted:
+                self._doubted = False
+                await self._settle_doubt()
             if not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            if self._shipping is not None and not await self._shipping.has_room(int(self._append_s_max * 1_000)):
+                self._refuse_unshipped()
+                continue
+            await self._crowd.gather(len(self._queue))
             waiting = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_COMMANDS_MAX))]
+            count, began_s = len(waiting), loop.time()
             await self._write(waiting)
+            self._crowd.note(count, loop.time() - began_s)
 
     def close(self) -> None:
         """Take no more commands. `run` returns when those that wait are answered."""
         self._closing = True
         self._wake.set()
+        self._crowd.disperse()
 
     def _land(self, cause: str, landed: "asyncio.Future[Answer]") -> None:
         """A named command has its answer. Its caller may be gone, so a refusal counts as looked at here."""
@@ -181,15 +319,25 @@ class Writer:
 
     async def _write(self, waiting: list[Pending]) -> None:
         """Decide, append, merge, answer; again when another writer was faster, so many times."""
-        for _ in range(APPEND_ATTEMPTS_MAX):
-            if self._superseded:
-                self._refuse_all(waiting, "another coordinator has begun to write")
+        attempts = 0
+        while attempts < APPEND_ATTEMPTS_MAX:
+            if self.reigns and not self._lease_holds() and not await self._settle_doubt():
+                self._refuse_all(waiting, "the journal cannot be read, and another coordinator may have begun")
+                return
+            if not self.reigns:
+                self._commands.add(len(waiting), "unavailable")
+                for pending in waiting:
+                    pending.refuse(self.refusal())
                 return
             drafted = self._decide_all(waiting)
             if not drafted.entries:
                 self._answer(drafted)
                 return
             sealed = self._seal(drafted)
+            if len(sealed.body) > self._journal.batch_bytes_max:
+                if not self._share_out(waiting, len(sealed.body)):
+                    return
+                continue
             close_batch(drafted.draft, sealed)
             try:
                 await self._append(sealed, waiting)
@@ -197,6 +345,7 @@ class Writer:
                 self._log.warning("an append failed", code=error.code, reason=error.message)
                 if not await self._is_in_the_log(sealed, error, waiting):
                     if isinstance(error, PositionTaken):
+                        attempts += 1
                         continue
                     self._refuse_all(waiting, f"the journal did not take the batch: {error.message}")
                     return
@@ -241,6 +390,24 @@ class Writer:
             drafted.outcomes.append((pending, events))
         return drafted
 
+    def _share_out(self, waiting: list[Pending], size_bytes: int) -> bool:
+        """Leave half of too large a batch for the next one. Says False when it was one command, which is refused."""
+        limit_bytes = self._journal.batch_bytes_max
+        if len(waiting) == 1:
+            error = BatchTooLarge(
+                f"this would be {size_bytes} bytes in the log, whose journal takes {limit_bytes} at once; "
+                "ask for less in one request",
+                size_bytes=size_bytes,
+                limit_bytes=limit_bytes,
+            )
+            self._commands.add(1, "refused")
+            waiting[0].refuse(error)
+            return False
+        half = len(waiting) // 2
+        self._queue.extendleft(reversed(waiting[half:]))
+        del waiting[half:]
+        return True
+
     def _seal(self, drafted: Drafted) -> SealedBatch:
         ledger, marks = drafted.draft.ledger, self.state.marks
         assert ledger is not None, "the first batch opens the ledger"
@@ -283,12 +450,27 @@ class Writer:
                 found = found or (sought is not None and sealed.digest == sought.digest)
         ledger = self.state.ledger
         if self._term and ledger is not None and ledger.term != self._term:
-            self._superseded = self._closing = True
-            self._log.error("a newer writer has begun; this one stops", term=ledger.term, writer=ledger.writer)
+            self._term = Term(0)
+            self._log.warning(
+                "a newer writer has begun; this one writes no more", term=ledger.term, writer=ledger.writer
+            )
         return found
+
+    async def _settle_doubt(self) -> bool:
+        """See whether somebody else has begun a term. Says whether that could be seen."""
+        try:
+            await self._catch_up()
+        except JournalDamaged:
+            raise
+        except JournalFailed as error:
+            self._log.warning("the tail could not be read", code=error.code, reason=error.message)
+            return False
+        return True
 
     def _merge(self, draft: Draft, sealed: SealedBatch) -> None:
         self.state.merge(draft)
+        if self._shipping is not None:
+            self._shipping.offer(sealed)
         events = [entry.event for entry in sealed.batch.entries]
         for listener in self._listeners:
             listener(draft, events)
@@ -306,10 +488,27 @@ class Writer:
                 self._repeats.remember(pending.cause, answer)
             pending.answer(answer)
 
+    def refusal(self) -> NotTheWriter:
+        """The error for what only a writer answers: it says who that is."""
+        address = self.state.ledger.address if self.state.ledger is not None else ""
+        at = f"ask {address}" if address else "nobody does at the moment; try again"
+        return NotTheWriter(f"this coordinator follows and does not write; {at}", writer=address)
+
     def _refuse_all(self, waiting: list[Pending], reason: str) -> None:
         self._commands.add(len(waiting), "unavailable")
         for pending in waiting:
             pending.refuse(Unavailable(f"nothing can be written now: {reason}", reason="journal"))
+
+    def _refuse_unshipped(self) -> None:
+        """No layer took the last batches, so nothing that waits is decided, and all of it may be tried again."""
+        refused, self._queue = self._queue, deque()
+        self._commands.add(len(refused), "unavailable")
+        for pending in refused:
+            pending.refuse(NoLayer("no availability layer has taken the last batches yet, and nothing was done"))
+
+
+def _always() -> bool:
+    return True
 
 
 def internal_cause(what: str) -> Cause:

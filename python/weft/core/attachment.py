@@ -108,7 +108,8 @@ def _make_way(view: View, region: Region, command: OpenAttachment) -> list[Event
         open_ones = [view.attachments.get(attachment_id) for attachment_id in region.attachment_ids]
         names = [attachment.holder for attachment in open_ones if attachment is not None]
         raise AttachmentConflict(
-            f"region {region.name!r} is attached by {', '.join(names)}; wait for it to detach, or take over",
+            f"region {region.name!r} is attached by {', '.join(names)}; wait for it, or close it with takeover=True or "
+            f"`weft region detach {region.name}`: what it did not flush is lost",
             region=region.name,
             holders=names,
         )

@@ -27,7 +27,7 @@ def decide_open_ledger(view: View, command: OpenLedger, moment: Moment) -> tuple
 def decide_open_term(view: View, command: OpenTerm, moment: Moment) -> tuple[Event, ...]:  # noqa: ARG001
     """The next term is the writer's that appends this."""
     term = view.ledger.term if view.ledger is not None else 0
-    return (TermOpened(term=Term(term + 1), writer=command.writer),)
+    return (TermOpened(term=Term(term + 1), writer=command.writer, address=command.address),)
 
 
 def decide_found(view: View, command: FoundCluster, moment: Moment) -> tuple[Event, ...]:
@@ -59,7 +59,13 @@ def apply_term_opened(draft: Draft, event: TermOpened) -> None:
     """The log has a writer."""
     ledger = draft.ledger
     assert ledger is not None, "a term is opened in a ledger"
-    draft.ledger = Ledger(cluster_id=ledger.cluster_id, policy=ledger.policy, term=event.term, writer=event.writer)
+    draft.ledger = Ledger(
+        cluster_id=ledger.cluster_id,
+        policy=ledger.policy,
+        term=event.term,
+        writer=event.writer,
+        address=event.address,
+    )
 
 
 def apply_cluster_founded(draft: Draft, event: ClusterFounded) -> None:

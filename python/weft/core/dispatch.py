@@ -41,6 +41,7 @@ DECISIONS: Final[dict[type, Callable[[View, Any, Moment], tuple[Event, ...]]]] =
     commands.CloseAttachment: attachment.decide_close_attachment,
     commands.ConfigureScheduler: scheduler.decide_configure_scheduler,
     commands.RegisterObject: objects.decide_register_object,
+    commands.DeleteObject: objects.decide_delete_object,
     commands.MarkMissing: objects.decide_mark_missing,
     commands.MarkHealed: objects.decide_mark_healed,
     commands.ReportReplicas: objects.decide_report_replicas,
@@ -76,6 +77,7 @@ APPLICATIONS: Final[dict[type, Callable[[Draft, Any], None]]] = {
     events.AttachmentClosed: attachment.apply_attachment_closed,
     events.SchedulerConfigured: scheduler.apply_scheduler_configured,
     events.ObjectRegistered: objects.apply_object_registered,
+    events.ObjectDeleted: objects.apply_object_deleted,
     events.ReplicaAdded: objects.apply_replica_added,
     events.ReplicaRemoved: objects.apply_replica_removed,
 }

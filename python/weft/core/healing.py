@@ -6,7 +6,7 @@
 
 An object is under-replicated when counted < min(wanted, able). One without a copy anybody could read is absent: it is
 listed, and never planned for, because there is nothing to copy from. One with more copies than wanted, all of them
-certain, may let go of those the ring likes least.
+certain, may let go of those the ring likes least. One that was deleted lets go of all, wherever they can be heard.
 
 `plan` is a pure function of the books, of what is known of the nodes and of a budget. It is made anew whenever either
 changed, and gives the same plan while neither did, so a plan that is late, lost or carried out twice does no harm: a
@@ -62,7 +62,7 @@ class CopyReplica(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DropReplica(msgspec.Struct, frozen=True, kw_only=True):
-    """Have a node let go of a copy that is one too many."""
+    """Have a node let go of a copy that is one too many, or whose object was deleted."""
 
     node_id: NodeId
     object_hash: ObjectHash
@@ -87,6 +87,7 @@ class Health(StrEnum):
     HEALTHY = "healthy"
     UNDER_REPLICATED = "under_replicated"
     ABSENT = "absent"
+    DELETING = "deleting"
 
 
 def counted(found: StoredObject, nodes: Mapping[NodeId, StoreNode]) -> list[NodeId]:
@@ -96,6 +97,8 @@ def counted(found: StoredObject, nodes: Mapping[NodeId, StoreNode]) -> list[Node
 
 def health(found: StoredObject, nodes: Mapping[NodeId, StoreNode]) -> Health:
     """How an object stands: whether there are as many copies as there could be and should be."""
+    if found.deleting:
+        return Health.DELETING
     if not any(node_id in nodes for node_id in found.replicas):
         return Health.ABSENT
     there = len(counted(found, nodes))
@@ -107,7 +110,7 @@ def health(found: StoredObject, nodes: Mapping[NodeId, StoreNode]) -> Health:
 
 def is_at_rest(found: StoredObject, nodes: Mapping[NodeId, StoreNode]) -> bool:
     """Whether an object has exactly the copies it should have, so that no plan can concern it until that changes."""
-    return len(counted(found, nodes)) == found.replicas_wanted
+    return not found.deleting and len(counted(found, nodes)) == found.replicas_wanted
 
 
 def targets(
@@ -132,9 +135,9 @@ def plan(
     """The plan for these objects, the most urgent first: what comes first has the budget first."""
     planning = _Planning(nodes, ring, budget)
     for found in objects:
-        if planning.is_exhausted:
-            break
-        if is_content_hash(found.object_hash):
+        if found.deleting:
+            planning.free(found)
+        elif not planning.is_exhausted and is_content_hash(found.object_hash):
             planning.consider(found)
     return HealingPlan(generation=generation, copies=tuple(planning.copies), drops=tuple(planning.drops))
 
@@ -152,7 +155,9 @@ class _Planning:
         takers = [node_id for node_id, node in nodes.items() if node.takes]
         self._free_bytes = {node_id: nodes[node_id].free_bytes for node_id in takers}
         self._copies_left = dict.fromkeys(takers, budget.copies_per_node)
-        self._drops_left = dict.fromkeys(takers, budget.drops_per_node)
+        self._drops_left = {
+            node_id: budget.drops_per_node for node_id, node in nodes.items() if node.takes or node.gives
+        }
         self._reads_left = {node_id: budget.reads_per_node for node_id, node in nodes.items() if node.gives}
         self._hands_left = len(takers)
 
@@ -168,6 +173,16 @@ class _Planning:
             self._copy(found, there)
         elif len(there) > found.replicas_wanted:
             self._drop(found)
+
+    def free(self, found: StoredObject) -> None:
+        """Have everybody who can be heard let go of an object that is none any more."""
+        for node_id in found.replicas:
+            if self._drops_left.get(node_id):
+                self._let_go(node_id, found)
+
+    def _let_go(self, node_id: NodeId, found: StoredObject) -> None:
+        self._drops_left[node_id] -= 1
+        self.drops.append(DropReplica(node_id=node_id, object_hash=found.object_hash))
 
     def _copy(self, found: StoredObject, there: list[NodeId]) -> None:
         sources = [node_id for node_id in found.replicas if node_id in self._reads_left]
@@ -226,8 +241,7 @@ class _Planning:
         kept = self._place(found, found.replicas_wanted, barred)
         for node_id in certain:
             if node_id not in kept and self._drops_left[node_id]:
-                self._drops_left[node_id] -= 1
-                self.drops.append(DropReplica(node_id=node_id, object_hash=found.object_hash))
+                self._let_go(node_id, found)
 
     def _all_here(self, found: StoredObject) -> bool:
         """Whether every node in the books is one we know: who lets go while somebody is away may let go of too much."""

@@ -3,31 +3,44 @@
 The first registration of a hash wins: its size and its wanted replicas stay. A copy is in the books from its holder's
 own report on, never because a plan wanted it, until its holder says that it is gone, somebody marks it missing, or its
 node leaves the cluster. A node that is only offline keeps its copies in the books: they come back with it.
+
+An object that is deleted is gone to everybody at once, and its row stays until the last holder has said that its copy
+is gone: so a node that is away is told when it comes back, however long that takes and whoever coordinates by then. Who
+registers it anew in the meantime is asked to wait for the holders that are there, since a copy on its way out must not
+be taken for one that was put. Those that are offline are not waited for: what they bring back is the same bytes.
 """
 
 import msgspec
 
 from weft.core.moment import Moment
 from weft.core.state import Draft, View
-from weft.model.commands import MarkHealed, MarkMissing, RegisterObject, ReportReplicas
-from weft.model.errors import NodeNotFound, ObjectNotFound
-from weft.model.events import Event, ObjectRegistered, ReplicaAdded, ReplicaRemoved
+from weft.model.commands import DeleteObject, MarkHealed, MarkMissing, RegisterObject, ReportReplicas
+from weft.model.errors import NodeNotFound, ObjectBeingDeleted, ObjectNotFound
+from weft.model.events import Event, ObjectDeleted, ObjectRegistered, ReplicaAdded, ReplicaRemoved
 from weft.model.ids import NodeId
-from weft.model.object import GONE_REASONS, ObjectHash, StoredObject
+from weft.model.node import NodeStatus
+from weft.model.object import GONE_REASONS, ObjectHash, StoredObject, is_content_hash
 
 
 def existing_object(view: View, object_hash: ObjectHash) -> StoredObject:
     """The object, or that there is none."""
     found = view.objects.get(object_hash)
-    if found is None:
+    if found is None or found.deleting:
         raise ObjectNotFound("not found", hash=object_hash)
     return found
 
 
 def decide_register_object(view: View, command: RegisterObject, moment: Moment) -> tuple[Event, ...]:
     """A hash that is there is left as it is: whoever registers it again means the same bytes."""
-    if command.object_hash in view.objects:
+    found = view.objects.get(command.object_hash)
+    if found is not None and not found.deleting:
         return ()
+    if found is not None and (there := [node_id for node_id in found.replicas if not _is_offline(view, node_id)]):
+        raise ObjectBeingDeleted(
+            f"object {command.object_hash} was deleted, and {', '.join(there)} has yet to let go of it; try again",
+            hash=command.object_hash,
+            nodes=there,
+        )
     return (
         ObjectRegistered(
             object_hash=command.object_hash,
@@ -36,6 +49,14 @@ def decide_register_object(view: View, command: RegisterObject, moment: Moment) 
             at_ms=moment.now_ms,
         ),
     )
+
+
+def decide_delete_object(view: View, command: DeleteObject, moment: Moment) -> tuple[Event, ...]:  # noqa: ARG001
+    """One that is on its way out already is left to go. Raises `ObjectNotFound`."""
+    found = view.objects.get(command.object_hash)
+    if found is None:
+        raise ObjectNotFound("not found", hash=command.object_hash)
+    return () if found.deleting else (ObjectDeleted(object_hash=found.object_hash),)
 
 
 def decide_mark_missing(view: View, command: MarkMissing, moment: Moment) -> tuple[Event, ...]:  # noqa: ARG001
@@ -78,17 +99,25 @@ def decide_report_replicas(view: View, command: ReportReplicas, moment: Moment) 
 
 
 def apply_object_registered(draft: Draft, event: ObjectRegistered) -> None:
-    """The object is in the books, without a copy yet."""
+    """The object is in the books, without a copy yet, but for those that nodes which are away have kept of it."""
+    before = draft.objects.get(event.object_hash)
     draft.objects.put(
         event.object_hash,
         StoredObject(
             object_hash=event.object_hash,
             size_bytes=event.size_bytes,
             replicas_wanted=event.replicas_wanted,
-            replicas=(),
+            replicas=before.replicas if before is not None else (),
             registered_at_ms=event.at_ms,
         ),
     )
+
+
+def apply_object_deleted(draft: Draft, event: ObjectDeleted) -> None:
+    """The object is none any more. Copies that only the books know of, which no node could let go of, are forgotten."""
+    found = _row(draft, event.object_hash)
+    kept = tuple(node_id for node_id in found.replicas if _could_keep(draft, node_id, found.object_hash))
+    _put_or_remove(draft, msgspec.structs.replace(found, deleting=True, replicas=kept))
 
 
 def apply_replica_added(draft: Draft, event: ReplicaAdded) -> None:
@@ -116,7 +145,26 @@ def lose_replicas(draft: Draft, node_id: NodeId) -> None:
 
 def _take_off(draft: Draft, found: StoredObject, node_id: NodeId) -> None:
     replicas = tuple(other for other in found.replicas if other != node_id)
-    draft.objects.put(found.object_hash, msgspec.structs.replace(found, replicas=replicas))
+    _put_or_remove(draft, msgspec.structs.replace(found, replicas=replicas))
+
+
+def _put_or_remove(draft: Draft, found: StoredObject) -> None:
+    """A deleted object leaves the books with its last copy; any other stays in them without one."""
+    if found.deleting and not found.replicas:
+        draft.objects.remove(found.object_hash)
+    else:
+        draft.objects.put(found.object_hash, found)
+
+
+def _could_keep(view: View, node_id: NodeId, object_hash: ObjectHash) -> bool:
+    """Whether a node could have the bytes. One of another door never said that it lives, and is only marked by hand."""
+    node = view.nodes.get(node_id)
+    return node is not None and node.incarnation is not None and is_content_hash(object_hash)
+
+
+def _is_offline(view: View, node_id: NodeId) -> bool:
+    node = view.nodes.get(node_id)
+    return node is None or node.status is NodeStatus.OFFLINE
 
 
 def _row(draft: Draft, object_hash: ObjectHash) -> StoredObject:

@@ -1,8 +1,8 @@
-"""Jobs on engine pools: which pools would do, and which of them a job goes to.
+"""Jobs on engine pools: which replicas of them would do, and which of those a job goes to.
 
-A pool would do when its node is given work, it is ready and not draining, it has a free slot, enough free memory, the
-model and the devices. What others were promised since the node last spoke counts as taken. Candidates stand in order
-of (node, pool), so that nothing depends on who registered first.
+A replica would do when its node is given work, it is ready and not draining, and it has a free slot, enough free
+memory, the model and the devices. What others were promised since the node last spoke counts as taken. Candidates stand
+in order of (node, pool, replica), so that nothing depends on who registered first.
 
     round robin    the next candidate after the one chosen last, around the order
     least loaded   most free memory, then fewest busy slots, then first in the order
@@ -21,9 +21,9 @@ import msgspec
 
 from weft.model.errors import ModelNotAvailable, NodeUnavailable, PoolUnavailable
 from weft.model.ids import NodeId
-from weft.model.pool import PoolKey, PoolSnapshot
+from weft.model.pool import PoolKey, PoolSnapshot, Seat
 
-Pools = Mapping[NodeId, Mapping[str, PoolSnapshot]]
+Pools = Mapping[NodeId, Mapping[Seat, PoolSnapshot]]
 
 
 class Strategy(StrEnum):
@@ -62,8 +62,8 @@ class Candidate(NamedTuple):
 
     @property
     def key(self) -> PoolKey:
-        """What the pool is known by."""
-        return self.node_id, self.pool.pool_id
+        """What the replica is known by."""
+        return self.node_id, *self.pool.seat
 
 
 def find_candidates(
@@ -79,7 +79,7 @@ def find_candidates(
     found: list[Candidate] = []
     refused: Counter[str] = Counter()
     for node_id, pool in alive:
-        taken = promised.get((node_id, pool.pool_id), Promised())
+        taken = promised.get((node_id, *pool.seat), Promised())
         why = _refusal(pool, taken, needs)
         if why is not None:
             refused[why] += 1

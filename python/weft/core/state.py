@@ -38,6 +38,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     policy: LedgerPolicy
     term: Term
     writer: str
+    address: str = ""
 
 
 class Marks(NamedTuple):

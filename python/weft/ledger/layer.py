@@ -6,10 +6,11 @@ the commitment from the cursor it remembers, before it puts again. What if a blo
 or gives it back twice and the reader, who goes by commitments, does not mind.
 """
 
-import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, NewType, Protocol
+
+from weft.model.canonical import sha3_hex
 
 Commitment = NewType("Commitment", str)
 """The SHA3-256 of a blob, 64 hex digits."""
@@ -20,7 +21,7 @@ Cursor = NewType("Cursor", str)
 
 def commit_to(blob: bytes) -> Commitment:
     """The commitment of a blob."""
-    return Commitment(hashlib.sha3_256(blob).hexdigest())
+    return Commitment(sha3_hex(blob))
 
 
 class Receipt(NamedTuple):
@@ -39,11 +40,17 @@ class Kept(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A stretch of a layer's order, and where the next one begins. `is_end` says that nothing more is there now."""
+    """A stretch of a layer's order, and where the next one begins. `is_end` says that nothing more is there now.
+
+    A stretch may be empty and not be the end. `damaged` names what the layer lists and cannot give back as it was put,
+    so that whoever reads can look for it elsewhere; `foreign_count` is how much of the stretch others put there.
+    """
 
     kept: Sequence[Kept]
     after: Cursor
     is_end: bool
+    damaged: Sequence[Commitment] = ()
+    foreign_count: int = 0
 
 
 class LayerHealth(StrEnum):
@@ -59,7 +66,8 @@ class Layer(Protocol):
 
     Every verb ends by its own deadline, with an error of the `LayerFailed` branch when it must: plain `LayerFailed`
     when nothing happened and trying again may help, `LayerUnknown` when the blob may or may not be kept,
-    `LayerRefused` when trying again changes nothing.
+    `LayerRefused` when trying again changes nothing. A scan that finds the blob settles `LayerUnknown`; after a plain
+    failure only another put does, whatever a scan shows, for a layer of several places may hold it in too few of them.
     """
 
     @property
@@ -81,11 +89,15 @@ class Layer(Protocol):
         ...
 
     async def scan(self, after: Cursor, count_max: int) -> Scan:
-        """What was kept after a cursor, in the layer's order. Foreign and damaged blobs are counted and skipped."""
+        """What was kept after a cursor, in the layer's order. Foreign and damaged blobs are counted and skipped.
+
+        Every blob a put was answered for is in it once at least. Raises `BlobPruned` rather than begin behind a place
+        that can no longer be read, and `LayerFailed` when what it would give back may have holes.
+        """
         ...
 
     async def probe(self) -> LayerHealth:
-        """Whether a put would work now. Never raises for a layer that is down: that is its answer."""
+        """Whether a put would work now: `DEGRADED` is slowly, or perhaps. A layer that is down never raises here."""
         ...
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from weft.model.errors import JournalFailed, JournalLocked
+from weft.model.remedy import with_remedy
 
 
 class ProcessLock:
@@ -20,7 +21,7 @@ class ProcessLock:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise JournalFailed(f"cannot open {path}: {error.strerror}", path=str(path)) from error
+            raise _refused(path, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -32,10 +33,18 @@ class ProcessLock:
                 path=str(path),
                 pid=pid,
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise _refused(path, error) from error
         return cls(path, descriptor)
 
     def release(self) -> None:
         """Let the next process in."""
         os.close(self._descriptor)
+
+
+def _refused(path: Path, error: OSError) -> JournalFailed:
+    return JournalFailed(with_remedy(f"cannot write {path}: {error.strerror}", error.errno), path=str(path))

@@ -15,17 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from weft.ledger.chain import StoredBatch, damaged, verify_run
+from weft.ledger.chain import StoredBatch, damaged, not_empty, too_large, trimmed, verify_run
 from weft.ledger.lock import ProcessLock
 from weft.model.batch import SealedBatch
 from weft.model.canonical import NO_DIGEST, Digest
 from weft.model.errors import JournalDamaged, JournalFailed, PositionTaken
 from weft.model.ids import Position
+from weft.model.policy import BATCH_BYTES_MAX
 
 Result = TypeVar("Result")
 
 FILE_NAME: Final = "journal.sqlite"
-SCHEMA_VERSION: Final = 1
+UNFINISHED: Final = "rebuilding"
+"""A directory beside the journal in which another one is being rebuilt; nobody opens the old one meanwhile."""
+SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 BEGIN IMMEDIATE;
 CREATE TABLE batches (
@@ -39,15 +42,38 @@ INSERT INTO tail VALUES (0, 0, zeroblob(32));
 PRAGMA user_version = 1;
 COMMIT;
 """
+_BEGINNING: Final = """
+BEGIN IMMEDIATE;
+ALTER TABLE tail ADD COLUMN first INTEGER NOT NULL DEFAULT 1;
+PRAGMA user_version = 2;
+COMMIT;
+"""
+"""A journal may begin later than at 1: below `first` it was trimmed, and a missing row there is no damage."""
+_NOTE_TAIL: Final = """
+CREATE TEMP TRIGGER note_tail AFTER INSERT ON main.batches BEGIN
+    UPDATE tail SET position = NEW.position, digest = NEW.digest;
+END
+"""
+_APPEND: Final = "INSERT INTO batches SELECT ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tail WHERE position = ?)"
+"""The whole transaction in one statement. Each one costs this thread the interpreter's lock once more, and while the
+event loop is busy that is dearer than what the statement does."""
 
 
 class SqliteJournal:
     """A journal in `directory`. Only the thread this object owns touches the file."""
 
+    batch_bytes_max = BATCH_BYTES_MAX
+
     def __init__(self, directory: Path) -> None:
         """Open or create the journal. Raises `JournalLocked` when another process has it, `JournalFailed` otherwise."""
         self.path = directory / FILE_NAME
         self._lock = ProcessLock.take(directory / f"{FILE_NAME}.lock")
+        if (directory / UNFINISHED).exists():
+            self._lock.release()
+            raise JournalFailed(
+                f"a rebuild of {self.path} was begun and not finished; run weft ledger rebuild again",
+                path=str(self.path),
+            )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         try:
             self._connection = self._thread.submit(self._open).result()
@@ -58,6 +84,8 @@ class SqliteJournal:
 
     async def append(self, sealed: SealedBatch, expected_position: Position) -> None:
         """Keep a batch after `expected_position`; it is on the disk when this returns."""
+        if len(sealed.body) > self.batch_bytes_max:
+            raise too_large(str(self.path), len(sealed.body), self.batch_bytes_max)
         await self._run(lambda: self._append(sealed, expected_position))
 
     async def read(self, after: Position, count_max: int) -> Sequence[SealedBatch]:
@@ -71,6 +99,14 @@ class SqliteJournal:
     async def tail(self) -> Position:
         """The position of the last batch kept."""
         return await self._run(lambda: self._tail()[0])
+
+    async def trim(self, before: Position) -> None:
+        """Let go of every batch before a position. The file keeps its size, and what comes next fills it again."""
+        await self._run(lambda: self._trim(before))
+
+    async def begin(self, after: Position, digest: Digest) -> None:
+        """Have an empty journal go on after a position."""
+        await self._run(lambda: self._begin(after, digest))
 
     async def close(self) -> None:
         """Finish what is under way, close the file and let the next process in."""
@@ -89,9 +125,12 @@ class SqliteJournal:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 connection.executescript(_SCHEMA)
+            if version in (0, 1):
+                connection.executescript(_BEGINNING)
+            connection.execute(_NOTE_TAIL)
         except sqlite3.Error as error:
             raise JournalFailed(f"cannot open {self.path}: {error}", path=str(self.path)) from error
-        if version not in (0, SCHEMA_VERSION):
+        if version > SCHEMA_VERSION:
             connection.close()
             raise JournalFailed(
                 f"{self.path} has layout {version}; this version of Weft reads layout {SCHEMA_VERSION}",
@@ -100,34 +139,28 @@ class SqliteJournal:
         return connection
 
     def _append(self, sealed: SealedBatch, expected_position: Position) -> None:
-        batch, connection = sealed.batch, self._connection
+        batch = sealed.batch
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            moved = connection.execute(
-                "UPDATE tail SET position = ?, digest = ? WHERE position = ?",
-                (batch.position, sealed.digest, expected_position),
+            kept = self._connection.execute(
+                _APPEND, (batch.position, batch.parent, sealed.digest, sealed.body, expected_position)
             )
-            if moved.rowcount != 1:
-                connection.execute("ROLLBACK")
+            if kept.rowcount != 1:
                 position, _ = self._tail()
                 raise PositionTaken(
                     f"the tail of {self.path} is at {position}, not at {expected_position}",
                     path=str(self.path),
                     position=position,
                 )
-            connection.execute(
-                "INSERT INTO batches VALUES (?, ?, ?, ?)", (batch.position, batch.parent, sealed.digest, sealed.body)
-            )
-            connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
             raise JournalFailed(f"cannot append to {self.path}: {error}", path=str(self.path)) from error
 
     def _read(self, after: Position, count_max: int) -> list[SealedBatch]:
         path = str(self.path)
         try:
-            parent = self._digest_at(after)
+            first = self._first()
+            if after + 1 < first:
+                raise trimmed(path, after + 1, first)
+            parent = self._digest_at(after, first)
             rows = self._connection.execute(
                 "SELECT position, parent, digest, body FROM batches WHERE position > ? ORDER BY position LIMIT ?",
                 (after, count_max),
@@ -147,17 +180,45 @@ class SqliteJournal:
             raise damaged(path, reached, "is not the last one the journal noted")
         return run
 
-    def _digest_at(self, position: Position) -> Digest:
+    def _trim(self, before: Position) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE tail SET first = max(first, min(?, position))", (before,))
+            connection.execute("DELETE FROM batches WHERE position < (SELECT first FROM tail)")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise JournalFailed(f"cannot trim {self.path}: {error}", path=str(self.path)) from error
+
+    def _begin(self, after: Position, digest: Digest) -> None:
+        try:
+            moved = self._connection.execute(
+                "UPDATE tail SET first = ?, position = ?, digest = ? WHERE position = 0", (after + 1, after, digest)
+            )
+        except sqlite3.Error as error:
+            raise JournalFailed(f"cannot begin {self.path}: {error}", path=str(self.path)) from error
+        if moved.rowcount != 1:
+            raise not_empty(str(self.path), self._tail()[0])
+
+    def _first(self) -> int:
+        (first,) = self._connection.execute("SELECT first FROM tail").fetchone() or (1,)
+        return int(first)
+
+    def _digest_at(self, position: Position, first: int) -> Digest | None:
         if position == 0:
             return NO_DIGEST
+        if position < first:
+            return None
         row = self._connection.execute("SELECT digest FROM batches WHERE position = ?", (position,)).fetchone()
         if row is None:
             raise damaged(str(self.path), position, "is missing")
         return Digest(row[0])
 
     def _oldest(self) -> Position:
-        row = self._connection.execute("SELECT min(position) FROM batches").fetchone()
-        return Position(row[0] or 0)
+        first, (tail, _) = self._first(), self._tail()
+        return Position(first if first <= tail else 0)
 
     def _tail(self) -> tuple[Position, Digest]:
         row = self._connection.execute("SELECT position, digest FROM tail").fetchone()

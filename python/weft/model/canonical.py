@@ -24,6 +24,11 @@ def canonical_bytes(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
+def sha3_hex(data: bytes) -> str:
+    """The SHA3-256 of bytes as 64 hex digits: the commitment of a blob, wherever one is needed."""
+    return hashlib.sha3_256(data).hexdigest()
+
+
 def log_digest(body: bytes) -> Digest:
     """The digest of a batch's bytes: the next batch names it as its parent, which makes the log one chain."""
     return Digest(hashlib.sha3_256(body).digest())

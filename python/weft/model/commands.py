@@ -22,9 +22,10 @@ class OpenLedger(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class OpenTerm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Begin to write: from here on, an earlier writer's batches are refused."""
+    """Begin to write: from here on, an earlier writer's batches are refused. `address` is where it is reached."""
 
     writer: str
+    address: str = ""
 
 
 class FoundCluster(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -190,6 +191,12 @@ class RegisterObject(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     replicas_wanted: int
 
 
+class DeleteObject(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let there be no such object any more, and free the room its copies take."""
+
+    object_hash: ObjectHash
+
+
 class MarkMissing(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Somebody says that a node does not hold a copy that it should."""
 
@@ -238,6 +245,7 @@ Command = (
     | CloseAttachment
     | ConfigureScheduler
     | RegisterObject
+    | DeleteObject
     | MarkMissing
     | MarkHealed
     | ReportReplicas

@@ -28,10 +28,14 @@ class LedgerOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False
 
 
 class TermOpened(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
-    """A writer began; every writer of an earlier term has ended, whether it knows or not."""
+    """A writer began; every writer of an earlier term has ended, whether it knows or not.
+
+    `address` is the URL at which those who follow send what only a writer answers; empty where nobody can follow.
+    """
 
     term: Term
     writer: str
+    address: str = ""
 
 
 class ClusterFounded(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
@@ -203,6 +207,12 @@ class ObjectRegistered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     at_ms: int
 
 
+class ObjectDeleted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """There is no such object any more. The nodes that hold copies of it have yet to let go of them."""
+
+    object_hash: ObjectHash
+
+
 class ReplicaAdded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A node said that it holds a copy."""
 
@@ -245,6 +255,7 @@ Event = (
     | AttachmentClosed
     | SchedulerConfigured
     | ObjectRegistered
+    | ObjectDeleted
     | ReplicaAdded
     | ReplicaRemoved
 )

@@ -25,13 +25,18 @@ plan said so, or somebody said that it is missing."""
 
 
 class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log says of an object. `replicas` are the nodes that said they hold it, in order of id."""
+    """What the log says of an object. `replicas` are the nodes that said they hold it, in order of id.
+
+    One that is `deleting` is no object any more to anybody who asks: it is in the books for as long as a node has yet
+    to let go of its copy.
+    """
 
     object_hash: ObjectHash
     size_bytes: int
     replicas_wanted: int
     replicas: tuple[NodeId, ...]
     registered_at_ms: int
+    deleting: bool = False
 
 
 def parse_object_hash(value: str, field: str = "hash") -> ObjectHash:

@@ -96,6 +96,14 @@ BATCH_COMMANDS_MAX = _number(
 BATCH_EVENTS_MAX = _number(
     "BATCH_EVENTS_MAX", 16_384, "events", 1, 10**6, "a batch takes no further command past it, so it stays a few MiB"
 )
+GATHER_MS_MAX = _number(
+    "GATHER_MS_MAX",
+    4,
+    "ms",
+    0,
+    1_000,
+    "how long a batch waits for as many as came together before, and never longer than their own batch took",
+)
 QUEUE_COMMANDS_MAX = _number(
     "QUEUE_COMMANDS_MAX",
     8_192,
@@ -122,6 +130,47 @@ APPEND_ATTEMPTS_MAX = _number(
 )
 REPLAY_BATCHES_MAX = _number(
     "REPLAY_BATCHES_MAX", 1_024, "batches", 1, 65_536, "read at once while rebuilding, so that memory stays bounded"
+)
+
+# Journals, terms and snapshots.
+BATCH_BYTES_MAX = _number(
+    "BATCH_BYTES_MAX", 64 * MIB, "bytes", MIB, GIB, "what one batch may take anywhere; an engine may allow less"
+)
+MESSAGE_SPARE_BYTES = _number(
+    "MESSAGE_SPARE_BYTES", 4 * KIB, "bytes", 512, 64 * KIB, "headers count against the largest message of a NATS server"
+)
+JOURNAL_CONNECT_MS_MAX = _number(
+    "JOURNAL_CONNECT_MS_MAX", 10_000, "ms", 100, 600_000, "an engine that was just started elects and listens in this"
+)
+JOURNAL_APPEND_MS_MAX = _number(
+    "JOURNAL_APPEND_MS_MAX", 4_000, "ms", 100, 60_000, "ends before the request that waits for it does"
+)
+JOURNAL_TRY_MS = _number(
+    "JOURNAL_TRY_MS", 1_000, "ms", 10, 60_000, "until an append without an answer is sent again under the same id"
+)
+JOURNAL_READ_BYTES_MAX = _number(
+    "JOURNAL_READ_BYTES_MAX", 16 * MIB, "bytes", MIB, GIB, "what one question to an engine brings back at most"
+)
+TERM_PULSE_MS = _number(
+    "TERM_PULSE_MS", 1_000, "ms", 10, 60_000, "how often a writer shows that it lives, beside the log and not in it"
+)
+TERM_LEASE_MS = _number(
+    "TERM_LEASE_MS", 5_000, "ms", 100, 600_000, "five pulses may be lost before another coordinator takes the pen"
+)
+SNAPSHOT_EVENTS = _number(
+    "SNAPSHOT_EVENTS", 100_000, "events", 100, 10**9, "replaying so many takes a quarter of a second"
+)
+SNAPSHOT_PIECE_BYTES = _number(
+    "SNAPSHOT_PIECE_BYTES", 512 * KIB, "bytes", 64 * KIB, MIB, "every availability layer takes a blob of this size"
+)
+SNAPSHOTS_KEPT = _number("SNAPSHOTS_KEPT", 2, "snapshots", 1, 100, "one may be damaged; two are not damaged alike")
+JOURNAL_KEPT_BATCHES = _number(
+    "JOURNAL_KEPT_BATCHES",
+    1_000_000,
+    "batches",
+    1,
+    10**12,
+    "what a journal keeps below its older snapshot: days for those who follow the log, about a gigabyte",
 )
 
 # Life of nodes, regions and attachments.
@@ -323,6 +372,147 @@ WATCH_SEND_MS_MAX = _number(
 )
 WATCHERS_MAX = _number(
     "WATCHERS_MAX", 1_024, "watchers", 1, 65_536, "each is a connection and a task that wakes with every batch"
+)
+
+# Availability layers.
+PROBE_MS_MAX = _number(
+    "PROBE_MS_MAX", 800, "ms", 10, 60_000, "the check that tips the balance; with it an outage shows within a second"
+)
+AVAILABLE_MS_MAX = _number(
+    "AVAILABLE_MS_MAX", 25_000, "ms", 100, 60_000, "an answer waits for a layer so long: two blocks of a slow chain"
+)
+PUT_AGAIN_MS = _number(
+    "PUT_AGAIN_MS", 250, "ms", 10, 60_000, "between two tries of a put; a layer that stumbled has often caught itself"
+)
+PUT_MS_MAX = _number(
+    "PUT_MS_MAX", 150_000, "ms", 1_000, 3_600_000, "one put with all the retries of the slowest layer; then it hangs"
+)
+SHIPPED_AHEAD_BATCHES_MAX = _number(
+    "SHIPPED_AHEAD_BATCHES_MAX",
+    2,
+    "batches",
+    1,
+    1_024,
+    "committed and not yet available: one on its way, one behind it; more would make batches smaller and waits longer",
+)
+SHIPPED_NOTE_BATCHES = _number(
+    "SHIPPED_NOTE_BATCHES",
+    64,
+    "batches",
+    1,
+    65_536,
+    "how often it is noted how far the primary is; a restart looks so many batches up again",
+)
+CONSISTENCY_BATCHES_MAX = _number(
+    "CONSISTENCY_BATCHES_MAX", 256, "batches", 1, 65_536, "of the log's end, looked up in the primary for one report"
+)
+BLOBS_AT_ONCE_MAX = _number(
+    "BLOBS_AT_ONCE_MAX", 32, "blobs", 1, 1_024, "posts on their way to a layer; each is held in memory, 64 MiB in all"
+)
+ALIASES_MAX = _number(
+    "ALIASES_MAX", 16_384, "commitments", 16, 10**6, "whose layer is remembered; any other is looked for in each"
+)
+SETTLED_KEPT_MAX = _number(
+    "SETTLED_KEPT_MAX", 10_000, "blobs", 16, 10**6, "once pending; the consistency report compares them on both sides"
+)
+CONSISTENCY_BLOBS_MAX = _number(
+    "CONSISTENCY_BLOBS_MAX", 1_000, "blobs", 1, 65_536, "compared in one report, newest first"
+)
+PENDING_PAGE_MAX = _number(
+    "PENDING_PAGE_MAX",
+    1_000,
+    "blobs",
+    1,
+    65_536,
+    "pending blobs in one answer, the oldest first; a count says how many",
+)
+RECONCILE_BACKOFF_MS_MAX = _number(
+    "RECONCILE_BACKOFF_MS_MAX", 60_000, "ms", 100, 3_600_000, "the longest pause between two tries to reconcile"
+)
+RECONCILE_ERRORS_MAX = _number(
+    "RECONCILE_ERRORS_MAX", 100, "sentences", 1, 10_000, "of one report; the list itself has each blob's last"
+)
+RECONCILE_PARALLEL_MAX = _number(
+    "RECONCILE_PARALLEL_MAX", 8, "blobs", 1, 256, "of one batch on their way to the primary at once"
+)
+LAYER_BLOB_BYTES_MAX = _number(
+    "LAYER_BLOB_BYTES_MAX",
+    2 * MIB,
+    "bytes",
+    KIB,
+    4 * MIB,
+    "the storage seed's; one number for every layer, or a fallback would take what the primary refuses for ever",
+)
+LAYER_PROBE_MS_MAX = _number(
+    "LAYER_PROBE_MS_MAX", 2_000, "ms", 10, 60_000, "less than half the seed's interval between two looks at a layer"
+)
+LAYER_MS_MAX = _number(
+    "LAYER_MS_MAX", 10_000, "ms", 10, 600_000, "what an emergency server or validators may take to send two megabytes"
+)
+LAYER_SLOW_MS = _number(
+    "LAYER_SLOW_MS", 500, "ms", 1, 60_000, "the storage seed's mock calls itself degraded past this"
+)
+LAYER_SCAN_BLOBS_MAX = _number(
+    "LAYER_SCAN_BLOBS_MAX", 256, "blobs", 1, 4_096, "what one scan gives back, half a gigabyte at the very worst"
+)
+LAYER_LIST_MAX = _number(
+    "LAYER_LIST_MAX", 1_000, "blobs", 1, 65_536, "one page of a server's list, about 150 KB; the next begins after it"
+)
+QUORUM_MIN = _number("QUORUM_MIN", 3, "validators", 1, 64, "the storage seed's: fewer that agree are no quorum")
+QUORUM_STRAGGLERS_MAX = _number(
+    "QUORUM_STRAGGLERS_MAX",
+    64,
+    "requests",
+    0,
+    1_024,
+    "puts that were not waited for, each with its blob",
+)
+CELESTIA_POLL_MS = _number("CELESTIA_POLL_MS", 500, "ms", 10, 60_000, "a fifth of a block, which is waited for")
+CELESTIA_LANDING_BLOCKS = _number(
+    "CELESTIA_LANDING_BLOCKS", 2, "blocks", 1, 64, "in which a transaction lands if it was taken; later is rare"
+)
+CELESTIA_SLOW_MS = _number("CELESTIA_SLOW_MS", 1_000, "ms", 1, 60_000, "the storage seed's: a head that takes longer")
+CELESTIA_STUCK_MS = _number(
+    "CELESTIA_STUCK_MS", 60_000, "ms", 1, 3_600_000, "two puts that time out, or ten blocks: it includes none of ours"
+)
+CELESTIA_HEIGHTS_AT_ONCE = _number(
+    "CELESTIA_HEIGHTS_AT_ONCE",
+    16,
+    "heights",
+    1,
+    256,
+    "in one request; a week of blocks is some thousand of them",
+)
+CELESTIA_SCAN_HEIGHTS_MAX = _number(
+    "CELESTIA_SCAN_HEIGHTS_MAX", 1_024, "heights", 1, 65_536, "read in one scan, which must end in its time"
+)
+CELESTIA_ANSWER_BYTES_MAX = _number(
+    "CELESTIA_ANSWER_BYTES_MAX", 64 * MIB, "bytes", MIB, GIB, "more than a block's whole namespace, as base64 in JSON"
+)
+CELESTIA_GROUP_BYTES_MAX = _number(
+    "CELESTIA_GROUP_BYTES_MAX", 4 * MIB, "bytes", MIB, 7 * MIB, "half of what a transaction may have"
+)
+CELESTIA_GROUP_BLOBS_MAX = _number(
+    "CELESTIA_GROUP_BLOBS_MAX", 64, "blobs", 1, 256, "in one transaction, each with its gas"
+)
+CELESTIA_WAITING_MAX = _number(
+    "CELESTIA_WAITING_MAX",
+    256,
+    "blobs",
+    1,
+    4_096,
+    "before whom others are submitted; four groups are four blocks",
+)
+WITNESS_WAITING_MAX = _number(
+    "WITNESS_WAITING_MAX",
+    64,
+    "blobs",
+    1,
+    1_024,
+    "put and not yet on the disk, 128 MB at the very worst",
+)
+LAYER_CONNECTIONS_MAX = _number(
+    "LAYER_CONNECTIONS_MAX", 64, "connections", 1, 1_024, "a put to each of some dozen validators, and reads beside it"
 )
 
 # Where things are unless somebody says otherwise.

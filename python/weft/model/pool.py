@@ -1,4 +1,7 @@
-"""An engine pool: some engines of one kind on one node, as the node last described them.
+"""An engine pool: some engines of one kind on one node, its replicas, as the node last described them.
+
+Each replica has an address and slots of its own, so a job is placed on a replica and an adapter bound to one; the pool
+is what they have in common. A pool of which nobody names a replica has one, the default.
 
 A snapshot is an observation. It is held in memory until the next one, and never stands in the log: what the log knows
 of pools is which of them a node promised when it registered.
@@ -15,10 +18,10 @@ DEFAULT_REPLICA_ID: Final = "r0"
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node said of one of its pools.
+    """What a node said of one replica of one of its pools.
 
     `devices` None means that the node did not say which devices the pool runs on; empty means that it runs on none.
-    `url` is where the pool's engine answers, when a handoff file named it.
+    `url` is where the replica's engine answers, when a handoff file named it.
     """
 
     pool_id: str
@@ -34,12 +37,20 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
 
     @property
+    def seat(self) -> "Seat":
+        """What the replica is known by on its node."""
+        return self.pool_id, self.replica_id
+
+    @property
     def is_open(self) -> bool:
-        """Whether the pool takes work at all; whether it has a free slot is another question."""
+        """Whether the replica takes work at all; whether it has a free slot is another question."""
         return self.ready and not self.draining
 
 
-PoolKey = tuple[NodeId, str]
+Seat = tuple[str, str]
+"""A pool and a replica of it, on one node."""
+
+PoolKey = tuple[NodeId, str, str]
 """Two nodes may both call a pool "pool-0": a pool is its node's, and never found by its own name alone."""
 
 

@@ -5,6 +5,7 @@ message does not need: no request object, no middleware, no regular expressions,
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Final
@@ -18,6 +19,7 @@ from weft.api.openapi import describe
 from weft.api.routes import Route
 from weft.model.errors import (
     Internal,
+    InvalidField,
     MethodNotAllowed,
     Unauthorized,
     Unavailable,
@@ -25,7 +27,7 @@ from weft.model.errors import (
     WeftError,
 )
 from weft.model.ids import RequestId, parse_request_id
-from weft.model.policy import BODY_BYTES_MAX, REQUEST_MS_MAX, WATCH_SEND_MS_MAX
+from weft.model.policy import REQUEST_MS_MAX, WATCH_SEND_MS_MAX
 from weft.serve.auth import Gate, fingerprint
 from weft.serve.call import (
     Call,
@@ -107,10 +109,10 @@ class _Door(BaseRoute):
         given, authorization, correlation, media = _own_headers(scope)
         correlation_id = _parse_correlation_id(correlation) or self._mint_correlation_id()
         try:
-            request_id = parse_request_id(given.decode("latin-1")) if given is not None else self._mint_request_id()
             bound, parameters = self._table.find(scope["method"], scope["path"])
             route = bound.route
             family, operation = route.family, route.operation
+            request_id = parse_request_id(given.decode("latin-1")) if given is not None else self._mint_request_id()
             identity = ""
             if not route.open_to_all:
                 client = scope.get("client")
@@ -129,7 +131,7 @@ class _Door(BaseRoute):
             if bound.decoder is not None:
                 if family is Family.POOLS and media is not None:
                     _check_media(media)
-                raw = await read_body(receive, BODY_BYTES_MAX, REQUEST_MS_MAX)
+                raw = await read_body(receive, route.body_bytes_max, REQUEST_MS_MAX)
                 call.body = decode_body(bound.decoder, raw or bound.empty_body)
             reply = await bound.handler(call)
             status, media_type = route.status, JSON
@@ -144,7 +146,7 @@ class _Door(BaseRoute):
             else:
                 body = self._encode(reply)
         except WeftError as error:
-            request_id = request_id or self._mint_request_id()
+            request_id = request_id or self._own_id(given)
             status, media_type, extra = status_of(error, family), JSON, _error_headers(error)
             if isinstance(error, Unauthorized):
                 self._log.warning(
@@ -193,6 +195,12 @@ class _Door(BaseRoute):
             del headers[:2]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    def _own_id(self, given: bytes | None) -> RequestId:
+        """What a request is called that was refused before anybody asked: as it says, where it can be called so."""
+        with contextlib.suppress(InvalidField):
+            return parse_request_id((given or b"").decode("latin-1"))
+        return self._mint_request_id()
 
     async def _pour(self, stream: Stream, request_id: RequestId, correlation_id: str, call: Call, send: Send) -> None:
         """Send a stream's parts until they end or the caller leaves. A caller that takes nothing is let go of."""

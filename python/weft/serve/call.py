@@ -61,6 +61,10 @@ class Call:
         """A header by its lower-case name."""
         return next((value for key, value in self.headers if key == name), None)
 
+    async def read(self, limit_bytes: int, ms_max: int) -> bytes:
+        """The body as it came, for a route whose body is not JSON. Raises `BodyTooLarge`, `TimedOut`."""
+        return await read_body(self._receive, limit_bytes, ms_max)
+
     async def caller_left(self) -> None:
         """Return when the caller has closed its connection. Only once the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":

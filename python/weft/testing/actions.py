@@ -12,14 +12,21 @@ from weft.core.region import USABLE_STATES
 from weft.model.object import ObjectHash
 from weft.model.policy import STRIPE_BYTES
 from weft.testing.borrower import Borrower
-from weft.testing.cluster import Cluster, questions
+from weft.testing.cluster import Cluster, question, questions
 from weft.testing.faults import Fault
 from weft.testing.host import PLACE
 from weft.testing.machine import Machine
 from weft.testing.network import CALM, Weather
+from weft.testing.rack import MODELS, POOL_IDS, SLOTS_MAX
+from weft.testing.tenant import Tenant
+from weft.testing.watcher import Watcher
 
 _REGIONS_MAX: Final = 6
 """Names programs use. Few, so that they meet each other."""
+_JOBS_MAX: Final = 24
+"""Jobs one program runs at once."""
+_HOLD_S_MEAN: Final = 8.0
+"""How long a job takes: a few beats."""
 _LONG_S: Final = 40.0
 """Longer than a node may be silent and be called lost."""
 
@@ -31,6 +38,9 @@ class Actions:
         self.cluster = cluster
         self.chance = chance
         self.borrowers = [Borrower(cluster, f"p{order}") for order in range(3)]
+        self.operator = Borrower(cluster, "operator")
+        self.tenants = [Tenant(cluster, f"t{order}") for order in range(2)]
+        self.watchers = [Watcher(cluster, f"w{order}") for order in range(2)]
         self._returns_s: list[tuple[float, Callable[[], None]]] = []
         self._table = [(weight, getattr(self, name)) for name, weight in WEIGHTS.items()]
         self._total = sum(weight for weight, _ in self._table)
@@ -67,6 +77,28 @@ class Actions:
         if not cluster.host.wanted:
             cluster.host.kill()
             cluster.host.start()
+
+        for watcher in self.watchers:
+            watcher.kill()
+            watcher.start()
+        for tenant in self.tenants:
+            tenant.hurry()
+
+    @property
+    def under_way(self) -> int:
+        """How many programs wait for answers, or hold a job."""
+        borrowing = sum(borrower.under_way for borrower in (*self.borrowers, self.operator))
+        return borrowing + sum(tenant.under_way for tenant in self.tenants)
+
+    def tidy(self) -> None:
+        """What an operator does when the storm is over: found what was destroyed, and want what was drained."""
+        state = self.cluster.host.state
+        if state is None or self.operator.under_way:
+            return
+        if state.cluster is None:
+            self.operator.ask("found", questions.found("weft"))
+        elif drained := [node.node_id for node in state.nodes.values() if node.drained]:
+            self.operator.ask(f"resume {drained[0]}", question("resume_node", node_id=drained[0]))
 
     def rest(self) -> None:
         """Nothing happens but time."""
@@ -167,8 +199,10 @@ class Actions:
 
     def jump_clock(self) -> None:
         """Somebody sets a clock on the wall, of any machine."""
-        machine = self.chance.choice(self._machines())
-        clock = self.cluster.host.clock if self.chance.random() < 0.4 else machine.clock
+        machine, drawn = self.chance.choice(self._machines()), self.chance.random()
+        clock = self.cluster.host.clock if drawn < 0.4 else machine.clock
+        if drawn > 0.9:
+            clock = self.chance.choice(self.cluster.programs).clock
         clock.jump(self.chance.choice([-3_600_000, -30_000, -500, 500, 30_000, 3_600_000]))
 
     def slow_disk(self) -> None:
@@ -272,6 +306,75 @@ class Actions:
             name = self.chance.choice(self._machines()).name
             borrower.ask(f"remove {name}", questions.leave(name))
 
+    def drain_node(self) -> None:
+        """An operator wants a node to be given nothing new."""
+        if not self.operator.is_busy:
+            name = self.chance.choice(self._machines()).name
+            self.operator.ask(f"drain {name}", question("drain_node", node_id=name))
+
+    def resume_node(self) -> None:
+        """And wants it again."""
+        state = self.cluster.host.state
+        drained = [node.node_id for node in state.nodes.values() if node.drained] if state is not None else []
+        if drained and not self.operator.is_busy:
+            name = self.chance.choice(drained)
+            self.operator.ask(f"resume {name}", question("resume_node", node_id=name))
+
+    def destroy_cluster(self) -> None:
+        """Somebody destroys the cluster, with everything that is going on in it, and founds it again after a while."""
+        self.operator.ask("destroy", question("destroy_cluster"))
+        self._later(self.chance.uniform(0.0, 20.0), lambda: self.operator.ask("found", questions.found("weft")))
+
+    def start_engine(self) -> None:
+        """An engine comes up on a machine, or is started again at another address."""
+        rack = self.chance.choice(self._machines()).rack
+        if rack is not None:
+            models = tuple(model for model in MODELS if self.chance.random() < 0.6)
+            rack.start(self.chance.choice(POOL_IDS), self.chance.randint(1, SLOTS_MAX), models)
+
+    def end_engine(self) -> None:
+        """An engine crashes and leaves its file behind, or is stopped and takes it along."""
+        rack = self.chance.choice(self._machines()).rack
+        if rack is not None and rack.engines:
+            end = rack.crash if self.chance.random() < 0.5 else rack.retire
+            end(self.chance.choice(sorted(rack.engines)))
+
+    def run_jobs(self) -> None:
+        """Programs want engines, several at once so that they meet over the same slots."""
+        tenant, draw = self.chance.choice(self.tenants), self.chance.random
+        if tenant.under_way >= _JOBS_MAX:
+            return
+        for _ in range(self.chance.choice([1, 1, 3, 8])):
+            needs: dict[str, object] = {"strategy": self.chance.choice(["round-robin", "least-loaded", "random"])}
+            if draw() < 0.3:
+                needs["model"] = self.chance.choice(MODELS)
+            if draw() < 0.4:
+                needs["session"] = f"s{self.chance.randrange(8)}"
+            if draw() < 0.1:
+                needs["placement"] = {"node_id": self.chance.choice(self._machines()).name}
+            tenant.run(self.chance.expovariate(1 / _HOLD_S_MEAN), **needs)
+
+    def schedule(self) -> None:
+        """A node says how busy it is, and somebody asks where a workload or a key goes."""
+        if (borrower := self._borrower()) is None:
+            return
+        chance = self.chance
+        name = chance.choice(self._machines()).name
+        borrower.ask(
+            f"stats of {name}",
+            question("take_node_stats", node_id=name, cpu_free=chance.random(), ram_free_mb=chance.randrange(65_536)),
+        )
+        borrower.ask("schedule", question("schedule", cpu_req=0.2, explain=chance.random() < 0.5))
+        borrower.ask("place", question("place_key", hash=f"key{chance.randrange(1_000)}", rf=chance.randint(1, 4)))
+        if chance.random() < 0.2:
+            borrower.ask("configure", question("configure_scheduler", w_cpu=chance.choice([0.5, 1.0, 2.0])))
+
+    def end_watcher(self) -> None:
+        """A program that watches is killed, and started again where it was."""
+        watcher = self.chance.choice(self.watchers)
+        watcher.kill()
+        watcher.start()
+
     def read(self) -> None:
         """Somebody looks."""
         if (borrower := self._borrower()) is not None:
@@ -355,6 +458,14 @@ WEIGHTS: Final[dict[str, float]] = {
     "spoil_copy": 2,
     "wipe_shelf": 0.5,
     "remove_node": 1,
+    "drain_node": 1,
+    "resume_node": 1,
+    "destroy_cluster": 0.1,
+    "start_engine": 5,
+    "end_engine": 2,
+    "run_jobs": 8,
+    "schedule": 2,
+    "end_watcher": 0.7,
     "read": 3,
 }
 """How often each is drawn, against each other."""

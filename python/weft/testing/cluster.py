@@ -11,8 +11,11 @@ import random
 from collections.abc import Coroutine
 from typing import Any, TextIO, TypeVar
 
+from weft.client.call import perform
+from weft.client.coordinator import PATIENCE_S
 from weft.client.coordinator import Coordinator as Questions
-from weft.client.flow import Flow, run_async
+from weft.client.flow import Flow, now, run_async
+from weft.client.operations import arrange
 from weft.coordinator.app import Limits
 from weft.model.node import NodeStatus
 from weft.model.policy import STRIPE_BYTES
@@ -40,19 +43,24 @@ class Cluster:
         lend_stripes: int = 64,
         on_memory: bool = False,
         limits: Limits | None = None,
+        cloud: bool = False,
         out: TextIO | None = None,
     ) -> None:
         self.seed = seed
+        self.cloud = cloud
         self.loop = SimulatedLoop(seed)
         self.trace = Trace(self.loop, out=out)
         self.chance = random.Random(f"world {seed}")
         self.network = Network(self.loop, random.Random(f"network {seed}"), self.trace.note)
-        self.host = Host(self.loop, self.network, self.trace.note, seed=str(seed), on_memory=on_memory, limits=limits)
+        self.host = Host(
+            self.loop, self.network, self.trace.note, seed=str(seed), on_memory=on_memory, limits=limits, cloud=cloud
+        )
         self.machines: dict[str, Machine] = {}
         for order in range(agents):
             self._add(order, lend_stripes * STRIPE_BYTES)
         self.observer = Observer(self.host, self.machines, self.trace.note)
         self.network.watch = self.observer.on_response
+        self.host.attend = self.observer.dispatches.attend
         self.programs: list[Process] = []
 
     def start(self) -> None:
@@ -114,6 +122,7 @@ class Cluster:
             seed=str(self.seed),
             find_stock=self._find_stock,
             dropped=lambda object_hash: self.observer.on_dropped(object_hash),
+            cloud=self.cloud,
         )
         self.machines[name] = machine
 
@@ -136,6 +145,13 @@ class Cluster:
                 there = machine.memory is not None and machine.memory.port == port and machine.is_running
                 return there and self.network.carries(source.name, machine.name)
         return False
+
+
+def question(operation: str, *, patience_s: float = PATIENCE_S, **values: Any) -> Flow[Any]:
+    """Any operation of the route table, as a flow."""
+    call = arrange(operation, values)
+    started_s = yield from now()
+    return (yield from perform(call, started_s + patience_s))
 
 
 questions = Questions()

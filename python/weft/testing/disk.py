@@ -15,6 +15,7 @@ from weft.model.batch import SealedBatch
 from weft.model.canonical import NO_DIGEST, Digest
 from weft.model.errors import Closed, JournalFailed, PositionTaken
 from weft.model.ids import Position
+from weft.model.policy import BATCH_BYTES_MAX
 from weft.testing.faults import Fault
 
 
@@ -46,6 +47,8 @@ class Disk:
 
 class DiskJournal:
     """The journal port on a `Disk`, for one life of a coordinator. `sever` cuts a killed process off."""
+
+    batch_bytes_max = BATCH_BYTES_MAX
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -84,6 +87,14 @@ class DiskJournal:
     async def tail(self) -> Position:
         """The position of the last batch kept."""
         return Position(len(self._disk.rows))
+
+    async def trim(self, before: Position) -> None:
+        """A simulated life is short: what a simulated disk has it keeps."""
+        raise JournalFailed(f"the simulated disk keeps everything, {before} and before too")
+
+    async def begin(self, after: Position, digest: Digest) -> None:  # noqa: ARG002
+        """A simulated log begins at its beginning."""
+        raise JournalFailed(f"the simulated disk begins at 1, not after {after}")
 
     async def close(self) -> None:
         """Let go. What was appended stays."""

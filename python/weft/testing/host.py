@@ -28,7 +28,10 @@ SECRET: Final = b"the secret of a simulated cluster"
 
 
 class Host:
-    """The coordinator's machine. `on_memory` keeps the journal in memory that, unlike a process's, outlives a crash."""
+    """The coordinator's machine. `on_memory` keeps the journal in memory that, unlike a process's, outlives a crash.
+
+    `attend` is shown every coordinator that begins here, before it has read a line of its log.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,10 @@ class Host:
         seed: str,
         on_memory: bool = False,
         limits: Limits | None = None,
+        cloud: bool = False,
     ) -> None:
+        self.cloud = cloud
+        self.attend: Callable[[Coordinator], None] = lambda _coordinator: None
         self.disk = Disk(random.Random(f"{seed} disk"))
         self.clock = ProcessClock(loop, started_s=1_000.0)
         self.process: Process | None = None
@@ -119,6 +125,7 @@ class Host:
         self._journal = self._memory if self._memory is not None else DiskJournal(self.disk)
         self.process = process
         self.coordinator = process.context.run(self._compose, process, self._journal)
+        self.attend(self.coordinator)
         process.spawn(self._live(process, self.coordinator), "coordinator")
 
     def _compose(self, process: Process, journal: Journal) -> Coordinator:
@@ -130,6 +137,7 @@ class Host:
             secret=SECRET,
             name=f"coordinator-{self.lives}",
             limits=self._limits,
+            home=not self.cloud,
         )
 
     async def _live(self, process: Process, coordinator: Coordinator) -> None:

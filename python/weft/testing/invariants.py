@@ -15,6 +15,7 @@ from weft.model.batch import Batch, unseal
 from weft.model.ids import Position
 from weft.model.policy import STRIPE_BYTES
 from weft.testing.cluster import Cluster
+from weft.testing.watcher import Seen, Watcher
 
 
 class BrokenError(AssertionError):
@@ -30,6 +31,7 @@ class Judge:
         self.batches: list[Batch] = []
         self.causes: dict[str, Position] = {}
         self.grown: dict[tuple[str, str], int] = {}
+        self.watchers: list[Watcher] = []
         self.digest_checked_at = -1
         self.looks = 0
 
@@ -111,6 +113,49 @@ def invariant_nobody_met_a_bug(judge: Judge) -> None:
     for met in (cluster.host.errors, failures, cluster.loop.mishaps):
         if met:
             raise BrokenError(met[0])
+
+
+def invariant_watchers_see_the_log(judge: Judge) -> None:
+    """What a watcher is handed is the log: every event once, in order, whole, and nothing the disk does not have."""
+    for watcher in judge.watchers:
+        if watcher.breaches:
+            raise BrokenError(watcher.breaches[0])
+        while watcher.fresh:
+            seen = watcher.fresh.popleft()
+            if seen.position > len(judge.batches):
+                raise BrokenError(f"{watcher.name} saw {seen.position} and the disk has {len(judge.batches)}")
+            batch = judge.batches[seen.position - 1]
+            entry = batch.entries[seen.index]
+            is_last = seen.index == len(batch.entries) - 1
+            kind = type(entry.event).__name__
+            due = Seen(batch.position, seen.index, is_last, entry.sequence, batch.at_ms, entry.cause, kind)
+            if seen != due:
+                raise BrokenError(f"{watcher.name} was handed {seen} and the log has {due}")
+
+
+def invariant_slots_are_promised_once(judge: Judge) -> None:
+    """What of a pool is promised since its node spoke is no more than was free then."""
+    coordinator = judge.cluster.host.coordinator
+    if coordinator is None:
+        return
+    for key, promised in coordinator._jobs.promised.items():
+        pool = coordinator._observations.pool(key)
+        if promised.slots < 1 or pool is None or promised.slots > pool.slots_free:
+            free = "gone" if pool is None else f"described with {pool.slots_free} free"
+            raise BrokenError(f"{promised.slots} slots of {key} are promised, and the pool is {free}")
+
+
+def invariant_engines_are_bound_while_they_are_ready(judge: Judge) -> None:
+    """Every binding is of a pool that its node calls ready, at the address it named."""
+    coordinator = judge.cluster.host.coordinator
+    if coordinator is None:
+        return
+    for node_id in coordinator.bindings.owners:
+        for binding in coordinator.bindings.of(node_id):
+            seat = (binding.pool_id, binding.replica_id)
+            pool = coordinator._observations.pool((node_id, *seat)) if node_id is not None else None
+            if pool is None or not pool.ready or pool.url != binding.url:
+                raise BrokenError(f"{binding.pool_id} of {node_id} is bound to {binding.url} and described as {pool}")
 
 
 def invariant_one_writer_a_region(judge: Judge) -> None:

@@ -2,12 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Final
 
+from weft.agent.cloud import CloudSettings
+from weft.agent.engines import Engines
 from weft.agent.memory import Memory
 from weft.agent.node import Node
 from weft.agent.outlet import Outlet
 from weft.agent.settings import NodeSettings
+from weft.handoff import HandoffFile
 from weft.model.errors import IncarnationRetired
 from weft.model.ids import NodeId
 from weft.model.object import ObjectHash
@@ -17,6 +22,7 @@ from weft.testing.lender import LenderDouble
 from weft.testing.loop import SimulatedLoop
 from weft.testing.network import Network, SimulatedHttp
 from weft.testing.process import Process
+from weft.testing.rack import Rack
 from weft.testing.stock import Shelf, StockDouble
 
 PORT_FIRST: Final = 50_051
@@ -24,6 +30,8 @@ _PORTS: Final = 10_000
 _SHELF_BYTES: Final = 64 << 20
 _SCRUB_EVERY_MS: Final = 20_000
 """Often, so that a run is long enough for what went bad to be found."""
+_LOOK_MS: Final = 1_000
+"""How often a node of the cloud profile looks at its engines' files: the seed's own."""
 
 
 class Machine:
@@ -42,8 +50,10 @@ class Machine:
         seed: str,
         find_stock: Callable[[Process, str, int], StockDouble | None] = lambda _process, _host, _port: None,
         dropped: Callable[[ObjectHash], None] = lambda _object_hash: None,
+        cloud: bool = False,
     ) -> None:
         self.name = name
+        self.rack = Rack(self.host_of(order)) if cloud else None
         self.lend_bytes = lend_bytes
         self.clock = ProcessClock(loop, started_s=10.0 * order)
         self.process: Process | None = None
@@ -69,10 +79,15 @@ class Machine:
         """Whether the agent runs, and is not on its way out."""
         return self.process is not None and self.process.alive and not self.leaving
 
+    @staticmethod
+    def host_of(order: int) -> str:
+        """The address of the machine of this number."""
+        return f"10.0.{order // 250}.{order % 250 + 1}"
+
     @property
     def host(self) -> str:
         """Its address."""
-        return f"10.0.{self._order // 250}.{self._order % 250 + 1}"
+        return self.host_of(self._order)
 
     def start(self) -> None:
         """Start the agent: a new life, with nothing in it."""
@@ -81,6 +96,8 @@ class Machine:
         self.leaving = False
         process = Process(self._loop, self.name, seed=f"{self._seed} {self.name} {self.lives}", clock=self.clock)
         self.process = process
+        if self.rack is not None:
+            self.rack.revive()
         self._stop = asyncio.Event()
         self.node = process.spawn(self._live(process, self._stop), f"node {self.name}")
 
@@ -91,10 +108,12 @@ class Machine:
             self._stop.set()
 
     def kill(self, *, silently: bool = False) -> None:
-        """SIGKILL, or with `silently` a power cut. The memory goes with the process."""
+        """SIGKILL, or with `silently` a power cut. The memory goes with the process; engines only lose their power."""
         process, self.process = self.process, None
         if process is None:
             return
+        if silently and self.rack is not None:
+            self.rack.lose_power()
         process.kill(silently=silently)
         self._forget()
 
@@ -107,6 +126,7 @@ class Machine:
             clock=self.clock,
             chance=process.chance,
             outlet=Outlet(announce=self._note, remark=self.remarks.append),
+            watch_engines=partial(Engines, read=self._handoffs, is_alive=self._is_alive),
         )
         try:
             await node.run(stop)
@@ -153,6 +173,25 @@ class Machine:
 
         return listen  # type: ignore[return-value]
 
+    def _handoffs(self) -> list[HandoffFile]:
+        return self.rack.look() if self.rack is not None else []
+
+    def _is_alive(self, pid: int) -> bool:
+        return self.rack is not None and self.rack.is_alive(pid)
+
+    def _cloud(self) -> CloudSettings | None:
+        if self.rack is None:
+            return None
+        return CloudSettings(
+            machine_id=self.name,
+            address=f"http://{self.host}:9200",
+            pool_ids=self.rack.pool_ids,
+            runtime_dir=Path(),
+            watch_interval_ms=_LOOK_MS,
+            heartbeat_s=10,
+            registers=True,
+        )
+
     def _settings(self) -> NodeSettings:
         return NodeSettings(
             name=NodeId(self.name),
@@ -167,4 +206,5 @@ class Machine:
             cpu_count=4,
             memory_bytes=1 << 34,
             scrub_every_ms=_SCRUB_EVERY_MS,
+            cloud=self._cloud(),
         )

@@ -6,19 +6,25 @@ is nobody (the request did not arrive), that the connection ended, or nothing un
 
 Requests overtake each other, as they do on different connections. A repeated request arrives twice with the same id,
 as it does when something on the way tries again; only its first answer goes back.
+
+An answer may be a stream. Its parts keep their order, as a connection does, and none is lost without the connection:
+a part that meets a cut or is lost is the end of all that would have followed, which its reader is told or finds out by
+the silence.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, MutableMapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 from starlette.types import ASGIApp
 
-from weft.client.ports import Request, Response
+from weft.client.ports import AsyncStreamed, Request, Response
 from weft.model.errors import Disconnected, TimedOut, Unreachable, WeftError
 from weft.testing.loop import OWNER, SimulatedLoop
 from weft.testing.process import Process
@@ -38,12 +44,27 @@ class Weather(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CALM = Weather()
+_END: Final = None
+"""What comes after the last part of a stream that ended well."""
+
+
+class Pipe:
+    """What of a stream is on its way to its reader, in order. `torn`: nothing gets through any more."""
+
+    __slots__ = ("arrived", "due_s", "sent", "server", "torn")
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Queue[Response | bytes | WeftError | None] = asyncio.Queue()
+        self.sent: deque[Response | bytes | None] = deque()
+        self.due_s = 0.0
+        self.server: object | None = None
+        self.torn = False
 
 
 class Exchange:
     """One request on its way, and what becomes of it."""
 
-    __slots__ = ("answer", "left", "number", "position", "request", "server", "source", "status", "target")
+    __slots__ = ("answer", "left", "number", "pipe", "position", "request", "server", "source", "status", "target")
 
     def __init__(
         self,
@@ -60,6 +81,7 @@ class Exchange:
         self.request = request
         self.answer = answer
         self.left = left
+        self.pipe: Pipe | None = None
         self.server: Process | None = None
         self.status = 0
         self.position = 0
@@ -142,6 +164,61 @@ class Network:
             exchange.answer.cancel()
             self._leave(exchange)
 
+    @asynccontextmanager
+    async def stream(
+        self, source: Process, target: str, request: Request, quiet_s: float
+    ) -> AsyncGenerator[AsyncStreamed, None]:
+        """One request and an answer that goes on, with no longer silence in it than this."""
+        if not source.alive:
+            raise Unreachable("this process was killed")
+        self._count += 1
+        exchange = Exchange(
+            self._count, source, target, request, self._loop.create_future(), self._loop.create_future()
+        )
+        exchange.pipe = pipe = Pipe()
+        self._note(f"{source.name} > {target} #{exchange.number} {request.method} {request.target}")
+        self._depart(exchange)
+        try:
+            begun = await self._take(pipe, quiet_s)
+            assert isinstance(begun, Response), "a stream begins with its status"
+            yield AsyncStreamed(status=begun.status, headers=begun.headers, parts=self._parts(pipe, quiet_s))
+        finally:
+            self._leave(exchange)
+
+    async def _parts(self, pipe: Pipe, quiet_s: float) -> AsyncIterator[bytes]:
+        while isinstance(part := await self._take(pipe, quiet_s), bytes):
+            yield part
+
+    async def _take(self, pipe: Pipe, quiet_s: float) -> Response | bytes | None:
+        try:
+            async with asyncio.timeout(quiet_s):
+                arrived = await pipe.arrived.get()
+        except TimeoutError:
+            raise TimedOut(f"nothing came for {quiet_s:.0f} s") from None
+        if isinstance(arrived, WeftError):
+            raise arrived
+        return arrived
+
+    def _send_part(self, exchange: Exchange, pipe: Pipe, part: Response | bytes | None) -> None:
+        """A part of a stream leaves its server, to arrive after those before it."""
+        if self._random.random() < self.weather.loss:
+            self._later(self.delay_s(), self._tear, exchange, pipe, self._random.random() < 0.5)
+        pipe.due_s = max(pipe.due_s, self._loop.time() + self.delay_s())
+        pipe.sent.append(part)
+        self._later(pipe.due_s - self._loop.time(), self._arrive_part, exchange, pipe)
+
+    def _arrive_part(self, exchange: Exchange, pipe: Pipe) -> None:
+        part = pipe.sent.popleft()
+        if not self.carries(exchange.target, exchange.source.name):
+            pipe.torn = True
+        if not pipe.torn:
+            pipe.arrived.put_nowait(part)
+
+    def _tear(self, exchange: Exchange, pipe: Pipe, told: bool) -> None:
+        pipe.torn = True
+        if told:
+            self._end(exchange, Disconnected("the connection ended"))
+
     def _depart(self, exchange: Exchange) -> None:
         chance, weather = self._random, self.weather
         there, back = exchange.source.name, exchange.target
@@ -194,6 +271,7 @@ class Network:
         }
         asked = False
         status, headers, parts = 0, {}, []
+        pipe, token = exchange.pipe, object()
 
         async def receive() -> MutableMapping[str, Any]:
             nonlocal asked
@@ -208,8 +286,16 @@ class Network:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = _decoded(message["headers"])
-                return
-            parts.append(message.get("body", b""))
+                if pipe is not None and pipe.server is None:
+                    pipe.server = token
+                    self._begin_stream(exchange, process, pipe, Response(status=status, headers=headers, body=b""))
+            elif pipe is None:
+                parts.append(message.get("body", b""))
+            elif pipe.server is token and process.alive:
+                if body := message.get("body", b""):
+                    self._send_part(exchange, pipe, body)
+                if not message.get("more_body"):
+                    self._send_part(exchange, pipe, _END)
 
         try:
             await app(scope, receive, send)
@@ -217,8 +303,17 @@ class Network:
             if not process.fell_silent:
                 self._later(self.delay_s(), self._end, exchange, Disconnected("the connection ended"))
             raise
+        if pipe is not None:
+            return
         response = Response(status=status, headers=headers, body=b"".join(parts))
         self._answer(exchange, process, response)
+
+    def _begin_stream(self, exchange: Exchange, process: Process, pipe: Pipe, begun: Response) -> None:
+        if not process.alive:
+            return
+        self._note(f"{exchange.target} < #{exchange.number} {begun.status} and goes on")
+        self.watch(exchange, begun)
+        self._send_part(exchange, pipe, begun)
 
     def _answer(self, exchange: Exchange, process: Process, response: Response) -> None:
         if not process.alive:
@@ -235,7 +330,9 @@ class Network:
             exchange.answer.set_result(response)
 
     def _end(self, exchange: Exchange, error: WeftError) -> None:
-        if not exchange.answer.done():
+        if exchange.pipe is not None:
+            exchange.pipe.arrived.put_nowait(error)
+        elif not exchange.answer.done():
             exchange.answer.set_exception(error)
 
     def _leave(self, exchange: Exchange) -> None:
@@ -261,6 +358,10 @@ class SimulatedHttp:
     async def send(self, request: Request, timeout_s: float) -> Response:
         """The response, within the time."""
         return await self._network.send(self._source, self._target, request, timeout_s)
+
+    def stream(self, request: Request, quiet_s: float) -> AbstractAsyncContextManager[AsyncStreamed]:
+        """The response as it comes, with no longer silence in it than this."""
+        return self._network.stream(self._source, self._target, request, quiet_s)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from weft.api.bodies.placing import JobPlaced
 from weft.client.ports import Response
 from weft.core.holding import target_extents
 from weft.model.ids import AttachmentId, NodeId
 from weft.model.node import NodeStatus
 from weft.model.object import ObjectHash
+from weft.model.policy import REPLICA_COUNT
+from weft.testing.dispatch import Dispatches
 from weft.testing.host import Host
 from weft.testing.machine import Machine
 
@@ -29,6 +32,7 @@ class Observer:
 
     def __init__(self, host: Host, machines: Mapping[str, Machine], note: Callable[[str], None]) -> None:
         self.breaches: list[str] = []
+        self.dispatches = Dispatches(self.breaches)
         self.position_promised = 0
         self.causes_promised: dict[str, str] = {}
         self.beats_heard = 0
@@ -41,6 +45,9 @@ class Observer:
         if response.status >= 500 and response.status != 503:
             self.breaches.append(f"{exchange.request.method} {exchange.request.target} was answered {response.status}")
         if not 200 <= response.status < 300:
+            if "/v2/placements" in exchange.request.target:
+                code = msgspec.json.decode(response.body).get("code", "")
+                self.dispatches.on_refused(code, exchange.request.body)
             return
         self.position_promised = max(self.position_promised, int(response.headers.get("weft-position", "0")))
         what = _kind(exchange.request.method, exchange.request.target)
@@ -50,12 +57,28 @@ class Observer:
             self.causes_promised.setdefault(exchange.request.headers["weft-request-id"], what)
         if what == "attach":
             self._on_attached(response)
+        self._on_dispatched(what, exchange.request.target, response)
 
     def on_dropped(self, object_hash: ObjectHash) -> None:
         """A machine let go of a copy because the plan said so. It was not the last one."""
         self.drops += 1
         if not any(machine.shelf.is_good(object_hash) for machine in self._machines.values()):
             self.breaches.append(f"the last good copy of {object_hash} was let go of")
+
+    def _on_dispatched(self, what: str, target: str, response: Response) -> None:
+        """Work was sent somewhere, or came back."""
+        dispatches, path = self.dispatches, target.partition("?")[0]
+        if what == "POST /v2/placements":
+            dispatches.on_placed(msgspec.json.decode(response.body, type=JobPlaced))
+        elif what.startswith("GET /v2/placements/"):
+            dispatches.on_shown(msgspec.json.decode(response.body, type=JobPlaced))
+        elif what.startswith("DELETE /v2/placements/"):
+            dispatches.on_ended(path.rpartition("/")[2])
+        elif what == "POST /schedule":
+            dispatches.on_chosen(NodeId(msgspec.json.decode(response.body)["node_id"]), "a workload")
+        elif what.startswith("GET /placement/"):
+            replicas = int(target.partition("rf=")[2] or REPLICA_COUNT)
+            dispatches.on_ring(msgspec.json.decode(response.body), replicas)
 
     def _on_beat(self, exchange: "Exchange") -> None:
         """A node that beat is there: nobody has to put it back."""

@@ -23,7 +23,16 @@ from weft.core.holding import target_extents
 from weft.core.replay import follow
 from weft.core.state import State, state_digest
 from weft.model.batch import unseal
-from weft.model.events import NodeIncarnated, NodeLost, RegionPlanned, ReplicaAdded, ReplicaRemoved, TermOpened
+from weft.model.events import (
+    ClusterDestroyed,
+    NodeDrained,
+    NodeIncarnated,
+    NodeLost,
+    RegionPlanned,
+    ReplicaAdded,
+    ReplicaRemoved,
+    TermOpened,
+)
 from weft.model.ids import NodeId, Position
 from weft.model.node import NodeStatus
 from weft.model.region import RegionState
@@ -31,6 +40,7 @@ from weft.testing.actions import Actions
 from weft.testing.cluster import Cluster
 from weft.testing.invariants import BrokenError, Judge
 from weft.testing.loop import StuckError
+from weft.testing.machine import Machine
 
 AGENTS = 50
 STEPS = 400
@@ -69,9 +79,17 @@ class Simulation:
         chance = random.Random(f"simulation {seed}")
         self.seed = seed
         self.steps = steps
-        self.cluster = Cluster(seed, agents=agents, lend_stripes=64, on_memory=chance.random() < 0.25, out=out)
+        self.cluster = Cluster(
+            seed,
+            agents=agents,
+            lend_stripes=64,
+            on_memory=chance.random() < 0.25,
+            cloud=chance.random() < 0.7,
+            out=out,
+        )
         self.actions = Actions(self.cluster, chance)
         self.judge = Judge(self.cluster)
+        self.judge.watchers = self.actions.watchers
         self._chance = chance
         self._step = 0
 
@@ -106,8 +124,12 @@ class Simulation:
     def _live(self) -> None:
         self.cluster.host.start()
         for machine in self.cluster.machines.values():
+            if machine.rack is not None and self._chance.random() < 0.5:
+                machine.rack.start("p0", 2, ("small",))
             if self._chance.random() < 0.9:
                 machine.start()
+        for watcher in self.actions.watchers:
+            watcher.start()
         for step in range(1, self.steps + 1):
             self._step = step
             self.actions.act()
@@ -122,6 +144,7 @@ class Simulation:
         while (unrest := self._unrest()) is not None:
             if self.cluster.loop.time() >= deadline_s:
                 raise BrokenError(f"no rest {_REST_S_MAX:.0f} s after the last fault: {unrest}")
+            self.actions.tidy()
             self.cluster.loop.run_for(1.0)
             self.judge.look()
 
@@ -155,8 +178,13 @@ class Simulation:
         cluster, state = self.cluster, self.cluster.host.state
         if state is None or cluster.host.coordinator is None:
             return "the coordinator does not serve"
-        if any(borrower.under_way for borrower in self.actions.borrowers):
+        if self.actions.under_way:
             return "programs still wait for answers"
+        if state.cluster is None:
+            return "nobody has founded the cluster again"
+        for watcher in self.actions.watchers:
+            if watcher.position != state.marks.position:
+                return f"{watcher.name} has seen {watcher.position} of {state.marks.position}"
         for region in state.regions.values():
             if region.state in (RegionState.PLANNED, RegionState.DELETING):
                 return f"region {region.name} is {region.state}"
@@ -171,6 +199,10 @@ class Simulation:
                 continue
             if node is None or name not in online:
                 return f"{name} runs and is {'unknown' if node is None else node.status}"
+            if node.drained:
+                return f"{name} is drained"
+            if (what := self._engine_unrest(machine)) is not None:
+                return what
             wanted = {
                 (held.region.region_id, held.extent.index): held.extent.size_bytes
                 for held in target_extents(state, NodeId(name))
@@ -184,6 +216,22 @@ class Simulation:
                 return f"{name} has not said that it holds its target"
         return self._object_unrest(state)
 
+    def _engine_unrest(self, machine: Machine) -> str | None:
+        """The coordinator believes of a machine's engines what is so, speaks to them, and has nothing promised."""
+        coordinator, rack, node_id = self.cluster.host.coordinator, machine.rack, NodeId(machine.name)
+        if coordinator is None or rack is None:
+            return None
+        described = coordinator._observations.pools_of(node_id)
+        believed = {pool.pool_id: (pool.slots_free, pool.slots_total) for pool in described.values() if pool.is_open}
+        if believed != rack.ready():
+            return f"{machine.name} has engines {rack.ready()} and is believed to have {believed}"
+        bound = {binding.pool_id: binding.url for binding in coordinator.bindings.of(node_id)}
+        if bound != {pool_id: rack.engines[pool_id].url for pool_id in believed}:
+            return f"the engines of {machine.name} are bound as {bound}"
+        if any(key[0] == node_id for key in coordinator._jobs.promised):
+            return f"slots of {machine.name} are still promised"
+        return None
+
     def _object_unrest(self, state: State) -> str | None:
         """The books say of running machines what their shelves say, and every object has the copies it can have."""
         coordinator = self.cluster.host.coordinator
@@ -196,7 +244,9 @@ class Simulation:
             if sorted(there) != sorted(booked):
                 return f"object {stored.object_hash} is on {there} and the books say {booked}"
             wanted = min(stored.replicas_wanted, len(running))
-            if there and len(there) != wanted:
+            # While a holder is away nobody lets go of a copy, since the one that is away may not come back.
+            all_here = len(booked) == len(stored.replicas)
+            if there and (len(there) < wanted or (all_here and len(there) > wanted)):
                 return f"object {stored.object_hash} has {len(there)} copies and wants {wanted}"
         return None
 
@@ -209,6 +259,13 @@ class Simulation:
         counts["ReplicaAdded"] = sum(isinstance(event, ReplicaAdded) for event in events)
         counts["ReplicaRemoved"] = sum(isinstance(event, ReplicaRemoved) for event in events)
         counts["Granted"] = len(self.cluster.observer.floors_promised)
+        counts["NodeDrained"] = sum(isinstance(event, NodeDrained) for event in events)
+        counts["ClusterDestroyed"] = sum(isinstance(event, ClusterDestroyed) for event in events)
+        dispatches = self.cluster.observer.dispatches
+        counts["Placed"] = dispatches.placed_count
+        counts["Reset"] = dispatches.reset_count
+        counts["Full"] = dispatches.full_count
+        counts["Watched"] = sum(watcher.count for watcher in self.actions.watchers)
         counts["Beats"] = self.cluster.observer.beats_heard
         return counts
 

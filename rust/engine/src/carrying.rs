@@ -107,6 +107,17 @@ impl Core {
             return;
         }
         track.pause_until = None;
+        let ways = track.link.ways();
+        for slot in WORDS + 1..track.slots.len() {
+            // There is another way by now: a lane with nothing on it makes room for one that takes it.
+            let stale = track.up(slot).is_some_and(|up| up.way != ways && up.lane.driven.outstanding() == 0);
+            if stale && let Slot::Up(mut up) = std::mem::replace(&mut track.slots[slot], Slot::Idle) {
+                if let Some((descriptor, _)) = up.lane.driven.readiness() {
+                    let _ = self.poller.remove(descriptor);
+                }
+                up.lane.driven.close();
+            }
+        }
         self.feed_words(number);
         self.feed_pieces(number);
     }
@@ -155,9 +166,10 @@ impl Core {
                 continue;
             };
             let length = front.piece.length;
+            let ways = track.link.ways();
             let lane = (WORDS + 1..track.slots.len())
                 .filter_map(|slot| match &track.slots[slot] {
-                    Slot::Up(up) if up.has_room(length) => Some((up.bytes, slot)),
+                    Slot::Up(up) if up.way == ways && up.has_room(length) => Some((up.bytes, slot)),
                     _ => None,
                 })
                 .min();
@@ -221,6 +233,7 @@ impl Core {
         let now = Instant::now();
         let Some(track) = self.tracks.get_mut(&number) else { return };
         track.slots[slot] = Slot::Idle;
+        let way = track.link.ways();
         match result {
             Ok(driven) => {
                 let mut interest = Interest::NONE;
@@ -241,6 +254,7 @@ impl Core {
                     pieces: 0,
                     bytes: 0,
                     interest,
+                    way,
                 }));
             }
             Err(error) => {

@@ -94,6 +94,7 @@ pub struct Link {
     identity: Arc<Identity>,
     options: ConnectOptions,
     epoch: AtomicU64,
+    ways: AtomicU64,
     pool: Mutex<Pool>,
     freed: Condvar,
     shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
@@ -111,6 +112,8 @@ struct Pool {
 /// A lane a caller waits on.
 struct Waited {
     lane: Option<OpenLane>,
+    /// Which of the link's ways it was made for.
+    way: u64,
     spin: Spin,
 }
 
@@ -135,7 +138,7 @@ impl Link {
         let driven = TcpDriven::connect(address, &label, &identity, &within(&options, deadline, &label)?)
             .map_err(|error| Failure::of(&error))?;
         let peer = driven.peer().clone();
-        let mut waited = Waited { lane: Some(OpenLane::new(Box::new(driven))), spin: Spin::new(options.spin) };
+        let mut waited = Waited { lane: Some(OpenLane::new(Box::new(driven))), way: 0, spin: Spin::new(options.spin) };
         let word = Word::Greet(greeting.clone());
         let mut header = Header::new(Kind::Message, 0);
         header.flags = Flags::ANSWER;
@@ -166,6 +169,7 @@ impl Link {
             identity,
             options,
             epoch: AtomicU64::new(1),
+            ways: AtomicU64::new(0),
             pool: Mutex::new(Pool { idle: vec![waited], out: 0, queued: 0 }),
             freed: Condvar::new(),
             shortcut: Mutex::new(None),
@@ -191,6 +195,20 @@ impl Link {
         for waited in &mut pool.idle {
             waited.lane = None;
         }
+        drop(pool);
+        self.ways.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Gives the faster way up, if there is one, and says which it was.
+    pub fn take_shortcut(&self) -> Option<Arc<dyn Shortcut>> {
+        let shortcut = self.shortcut.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.set_shortcut(None);
+        shortcut
+    }
+
+    /// Grows whenever the best way changes: a lane of an earlier number is replaced when it is next idle.
+    pub fn ways(&self) -> u64 {
+        self.ways.load(Ordering::Acquire)
     }
 
     /// Takes a faster way if a lane comes up on it now, and says whether one did.
@@ -202,6 +220,7 @@ impl Link {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waited) = pool.idle.last_mut() {
             waited.lane = lane;
+            waited.way = self.ways();
         }
         true
     }
@@ -339,7 +358,9 @@ impl Link {
         pieces: &[Piece],
         deadline: Instant,
     ) -> Result<(), Trouble> {
-        if waited.lane.is_none() {
+        let ways = self.ways();
+        if waited.lane.is_none() || waited.way != ways {
+            waited.way = ways;
             let driven = self.dial(deadline).map_err(|error| Trouble::lane(&error, false))?;
             waited.lane = Some(OpenLane::new(driven));
         }
@@ -392,7 +413,7 @@ impl Link {
             }
             if pool.out < WAITED_LANES_MAX {
                 pool.out += 1;
-                return Ok(Waited { lane: None, spin: Spin::new(self.options.spin) });
+                return Ok(Waited { lane: None, way: self.ways(), spin: Spin::new(self.options.spin) });
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

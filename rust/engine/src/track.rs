@@ -67,6 +67,8 @@ pub struct Up {
     pub bytes: u64,
     /// What it is watched for.
     pub interest: Interest,
+    /// Which of the link's ways it was made for.
+    pub way: u64,
 }
 
 impl Up {

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use weft_sys::pagemap::Pagemap;
 use weft_sys::uffd::{Features, Uffd};
-use weft_wire::{ClientHello, Grant, Header, Kind, Mode, Rights};
+use weft_wire::{Advert, ClientHello, Grant, Header, Item, Kind, Mode, Rights};
 
 pub fn limits(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let limits = PyDict::new(py);
@@ -49,6 +49,20 @@ pub fn wire_vectors(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         name: "borrower".to_owned(),
     };
     vectors.set_item("client_hello", PyBytes::new(py, &hello.encode()))?;
+    let ends_ms = 1_700_000_000_123;
+    let right = Advert::grant_for(*b"0123456789abcdef", 99, true, ends_ms);
+    let advert = Advert {
+        buffer: 99,
+        incarnation: 5,
+        size_bytes: 1000,
+        writable: true,
+        owner: "lender".to_owned(),
+        grant: right.mint(&weft_wire::grant_key(b"secret")).into(),
+    };
+    vectors.set_item("advert", PyBytes::new(py, &advert.encode()))?;
+    if let Some(item) = Item::of(&advert, 0x7fff_ffff_ff00, ends_ms) {
+        vectors.set_item("item", PyBytes::new(py, &item.encode()))?;
+    }
     Ok(vectors)
 }
 

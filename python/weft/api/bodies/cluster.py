@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import Count, Name, NodeIdNumber, NodeIdText, Port, Text
+from weft.api.bodies.fields import Count, Mebibytes, Name, NodeIdNumber, NodeIdText, Port, Text
+from weft.api.bodies.ledger import DaMetrics, StandingName
 from weft.model.endpoint import LID_MAX, QUEUE_PAIR_MAX, SEQUENCE_MAX
 
 SeedStatus = Literal["joining", "active", "leaving", "failed"]
@@ -30,7 +31,7 @@ class NodeBody(msgspec.Struct, frozen=True, kw_only=True):
     hostname: Text
     ip_address: Text
     cpu_count: Count
-    memory_mb: Count
+    memory_mb: Mebibytes
     status: SeedStatus = "joining"
     endpoint: EndpointBody | None = None
     lend_bytes: Count = 0
@@ -172,9 +173,16 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the coordinator serves."""
+    """Whether the coordinator serves: the seeds' fields together, `status` in the storage seed's words.
+
+    Where no availability layer is configured, none is available, its health and state are None, and its counts zero.
+    """
 
     status: str
     cluster_active: bool
     version: str
     position: int
+    da_available: bool = False
+    da_health: str | None = None
+    da_state: StandingName | None = None
+    metrics: DaMetrics = DaMetrics()

@@ -8,17 +8,30 @@ from msgspec import Meta
 from weft.model.ids import INTEGER_ID_MAX
 from weft.model.policy import COUNT_MAX, ERROR_LENGTH_MAX, TEXT_LENGTH_MAX, WAIT_MS_MAX
 
+
+def whole(pattern: str) -> str:
+    """A pattern for all of a text. A bare `$` would let a line end follow what it closes."""
+    return f"^{pattern}$(?!\n)"
+
+
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+Mebibytes = Annotated[int, Meta(ge=0, le=COUNT_MAX >> 20)]
+"""So few that they are a count in bytes too, which is how other doors show them."""
 PositiveCount = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Quantity = Annotated[float, Meta(ge=0, le=COUNT_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
 Sentence = Annotated[str, Meta(max_length=ERROR_LENGTH_MAX)]
-NodeIdText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")]
+NodeIdText = Annotated[str, Meta(pattern=whole("[A-Za-z0-9_.-]{1,256}"))]
 NodeIdNumber = Annotated[int, Meta(ge=0, le=INTEGER_ID_MAX)]
-RegionIdText = Annotated[str, Meta(pattern="^r[0-9a-f]{16}$")]
-RegionNameText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,128}$")]
-IncarnationText = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
-ObjectHashText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,128}$")]
+RegionIdText = Annotated[str, Meta(pattern=whole("r[0-9a-f]{16}"))]
+RegionNameText = Annotated[str, Meta(pattern=whole("[A-Za-z0-9_.-]{1,128}"))]
+AttachmentIdText = Annotated[str, Meta(pattern=whole("a[0-9a-f]{16}"))]
+PlacementIdText = Annotated[str, Meta(pattern=whole("p[0-9a-f]{16}"))]
+RequestIdText = Annotated[str, Meta(pattern=whole("[A-Za-z0-9_.:-]{1,128}"))]
+IncarnationText = Annotated[str, Meta(pattern=whole("(?!0{16})[0-9a-f]{16}"))]
+ObjectHashText = Annotated[str, Meta(pattern=whole("[A-Za-z0-9_.:-]{1,128}"))]
 WaitMs = Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 

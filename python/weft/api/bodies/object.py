@@ -8,6 +8,8 @@ from msgspec import Meta
 from weft.api.bodies.fields import Count, NodeIdNumber, NodeIdText, ObjectHashText
 from weft.model.policy import OBJECT_LIST_MAX, REPLICA_COUNT, REPLICA_COUNT_MAX
 
+ObjectState = Literal["healthy", "under_replicated", "absent"]
+
 
 class ObjectBody(msgspec.Struct, frozen=True, kw_only=True):
     """An object to be put into the books. `rf`, how many copies are wanted, is Weft's own."""
@@ -35,7 +37,7 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     replicas: list[str]
     rf: int
-    state: Literal["healthy", "under_replicated", "absent"]
+    state: ObjectState
     offline: list[str]
 
 
@@ -51,7 +53,8 @@ class ObjectsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class ObjectList(msgspec.Struct, frozen=True, kw_only=True):
     """Objects in order of hash, and how many there are in all. `next` begins the next page; None when this is the last.
 
-    `healing` is how many copies are planned at this moment, `stores` how many nodes could be given one.
+    `healing` is how many copies are planned at this moment, `stores` how many nodes could be given one, and `deleting`
+    how many objects were deleted, and so are not listed, and still take room on a node.
     """
 
     objects: list[ObjectInfo]
@@ -59,6 +62,7 @@ class ObjectList(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     under_replicated: int
     absent: int
+    deleting: int
     healing: int
     stores: int
 

@@ -12,7 +12,6 @@ from weft.api.bodies.fields import Count, Name, NodeIdText
 from weft.model.policy import POOL_DEVICES_MAX, REPLICA_COUNT, REPLICA_COUNT_MAX
 
 Amount = Annotated[float, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 StrategyName = Literal["round-robin", "least-loaded", "random"]
 
 

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import Count, Name, NodeIdText, PositiveCount, Text
+from weft.api.bodies.fields import Count, Name, NodeIdText, PositiveCount, Text, whole
 from weft.model.policy import GPUS_MAX, MODELS_MAX, POOLS_MAX
 
-PoolIdText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")]
-UrlText = Annotated[str, Meta(pattern="^https?://[^/\\s]+", max_length=2_048)]
-AddressText = Annotated[str, Meta(pattern="^[!-~]{1,2048}$")]
+PoolIdText = Annotated[str, Meta(pattern=whole("[A-Za-z0-9_.-]{1,256}"))]
+UrlText = Annotated[str, Meta(pattern=whole("https?://[^/\\s]+.*"), max_length=2_048)]
+AddressText = Annotated[str, Meta(pattern=whole("[!-~]{1,2048}"))]
 PoolsStatus = Literal["Registering", "Online", "Draining", "Offline", "Failed"]
 
 
@@ -54,9 +54,9 @@ class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of one pool.
+    """What a node says of one replica of a pool. One that names no `replica_id` is the only one there is.
 
-    `url` and `replica_id` name the engine an adapter binds to; `devices` None means that nobody said.
+    `url` is where the replica's engine answers and an adapter binds to; `devices` None means that nobody said.
     """
 
     pool_id: PoolIdText
@@ -73,7 +73,7 @@ class PoolBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A node lives, and its pools are as they are. `timestamp` is the node's own clock, which nobody goes by."""
+    """A node lives, and its pools are as they are. `timestamp` is the node's own clock: only a guard goes by it."""
 
     timestamp: Text | None = None
     pools: Annotated[list[PoolBody], Meta(max_length=POOLS_MAX)] = []

@@ -5,12 +5,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import Name, NodeIdText
-from weft.model.policy import COUNT_MAX
+from weft.api.bodies.fields import Name, NodeIdText, PositiveCount, Quantity, Share, whole
 
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Quantity = Annotated[float, Meta(ge=0.0, le=float(COUNT_MAX))]
-HostPort = Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$", max_length=256)]
+HostPort = Annotated[str, Meta(pattern=whole(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}"), max_length=256)]
 
 
 class StorageNodeBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +16,7 @@ class StorageNodeBody(msgspec.Struct, frozen=True, kw_only=True):
     id: NodeIdText
     zone: Name
     addr: HostPort
-    capacity_gb: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = 100
+    capacity_gb: PositiveCount = 100
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from weft.api.alike import alike
 from weft.api.bodies.pools import (
     BindingInfo,
     CapabilitiesBody,
@@ -22,7 +23,7 @@ from weft.model.commands import DescribeNode
 from weft.model.errors import InvalidField
 from weft.model.ids import parse_node_id
 from weft.model.node import Capabilities, EngineHost, Gpu, Node, NodeStatus
-from weft.model.pool import DEFAULT_REPLICA_ID, PoolSnapshot
+from weft.model.pool import DEFAULT_REPLICA_ID, PoolSnapshot, Seat
 
 _SPELLING_OF: Final[dict[NodeStatus, PoolsStatus]] = {
     NodeStatus.JOINING: "Registering",
@@ -36,15 +37,6 @@ def registration_to_command(body: RegistrationBody, cluster_name: str) -> Descri
     """What registering means. Raises `InvalidField` for an address that is none and for a pool named twice."""
     if len(set(body.pools)) != len(body.pools):
         raise InvalidField("pools: a pool is named twice", field="pools", node_id=body.node_id)
-    gpus = tuple(
-        Gpu(
-            device_id=gpu.device_id,
-            name=gpu.name,
-            vram_total_bytes=gpu.vram_total_bytes,
-            compute_capability=gpu.compute_capability,
-        )
-        for gpu in body.capabilities.gpus
-    )
     return DescribeNode(
         node_id=parse_node_id(body.node_id),
         cluster_name=cluster_name,
@@ -53,7 +45,7 @@ def registration_to_command(body: RegistrationBody, cluster_name: str) -> Descri
             address=_parse_address(body.address, body.node_id),
             pool_ids=tuple(body.pools),
             capabilities=Capabilities(
-                gpus=gpus,
+                gpus=tuple(alike(gpu, Gpu) for gpu in body.capabilities.gpus),
                 cpu_cores=body.capabilities.cpu_cores,
                 ram_total_bytes=body.capabilities.ram_total_bytes,
             ),
@@ -67,7 +59,7 @@ def node_to_body(
     status: NodeStatus,
     silence_ms: int | None,
     now_ms: int,
-    pools: Mapping[str, PoolSnapshot],
+    pools: Mapping[Seat, PoolSnapshot],
     bindings: Sequence[BindingInfo],
 ) -> PoolNodeInfo:
     """A node by the seed's names, with what it last said of its pools."""
@@ -77,14 +69,14 @@ def node_to_body(
         node_id=node.node_id,
         machine_id=_machine_id(node),
         address=engines.address if engines is not None else "",
-        pools=list(dict.fromkeys((*registered, *sorted(pools)))),
+        pools=list(dict.fromkeys((*registered, *sorted(pool_id for pool_id, _ in pools)))),
         capabilities=_capabilities(node),
         status=_SPELLING_OF[status],
         registered_at_ms=node.joined_at_ms,
         last_heartbeat_ms=None if silence_ms is None else now_ms - silence_ms,
         version=engines.version if engines is not None else None,
         last_heartbeat_age_ms=silence_ms,
-        pool_status=[pool_to_body(pools[pool_id]) for pool_id in sorted(pools)],
+        pool_status=[pool_to_body(pools[seat]) for seat in sorted(pools)],
         bindings=list(bindings),
     )
 
@@ -153,15 +145,7 @@ def _capabilities(node: Node) -> CapabilitiesBody:
     said = node.engines.capabilities if node.engines is not None else Capabilities()
     machine = node.machine
     return CapabilitiesBody(
-        gpus=[
-            GpuBody(
-                device_id=gpu.device_id,
-                name=gpu.name,
-                vram_total_bytes=gpu.vram_total_bytes,
-                compute_capability=gpu.compute_capability,
-            )
-            for gpu in said.gpus
-        ],
+        gpus=[alike(gpu, GpuBody) for gpu in said.gpus],
         cpu_cores=said.cpu_cores if said.cpu_cores is not None or machine is None else machine.cpu_count,
         ram_total_bytes=(
             said.ram_total_bytes if said.ram_total_bytes is not None or machine is None else machine.memory_mb << 20

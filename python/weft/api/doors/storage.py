@@ -3,6 +3,7 @@
 zone ← "default" · capacity_gb ← the machine's memory, else 0, which weighs as 1 · addr ← the TCP endpoint, else ""
 """
 
+from weft.api.alike import alike
 from weft.api.bodies.storage import StatsBody, StorageNodeBody, StorageNodeInfo
 from weft.model.commands import DescribeNode
 from weft.model.endpoint import Endpoint
@@ -35,24 +36,12 @@ def node_to_body(node: Node, endpoint: Endpoint | None) -> StorageNodeInfo:
 
 def body_to_stats(body: StatsBody) -> NodeStats:
     """What a node said of how busy it is."""
-    return NodeStats(
-        cpu_free=body.cpu_free,
-        ram_free_mb=body.ram_free_mb,
-        gpu_free=body.gpu_free,
-        latency_ms=body.latency_ms,
-        io_pressure=body.io_pressure,
-    )
+    return alike(body, NodeStats)
 
 
 def stats_to_body(stats: NodeStats) -> StatsBody:
     """The same the other way round."""
-    return StatsBody(
-        cpu_free=stats.cpu_free,
-        ram_free_mb=stats.ram_free_mb,
-        gpu_free=stats.gpu_free,
-        latency_ms=stats.latency_ms,
-        io_pressure=stats.io_pressure,
-    )
+    return alike(stats, StatsBody)
 
 
 def _endpoint_address(endpoint: Endpoint | None) -> str:

@@ -4,10 +4,8 @@ from typing import Final
 
 from weft.api.bodies import pools, region, storage
 from weft.api.errors import Family
-from weft.api.route import BODY_ERRORS, NODE_ERRORS, WRITE_ERRORS, Route
+from weft.api.route import NODE_ERRORS, WRITE_ERRORS, Route
 from weft.model import errors
-
-_CLOUD: Final = (errors.CloudProfileOff, errors.UnsupportedMedia)
 
 NODES: Final[tuple[Route, ...]] = (
     Route(
@@ -18,7 +16,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         body=pools.RegistrationBody,
         reply=pools.RegistrationReply,
-        errors=(*_CLOUD, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(errors.CloudProfileOff, *WRITE_ERRORS),
     ),
     Route(
         operation="heartbeat",
@@ -28,7 +26,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         body=pools.HeartbeatBody,
         reply=pools.HeartbeatReply,
-        errors=(*_CLOUD, *NODE_ERRORS, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(errors.CloudProfileOff, *NODE_ERRORS, errors.BeatReplayed, *WRITE_ERRORS),
     ),
     Route(
         operation="deregister_pool_node",
@@ -37,7 +35,7 @@ NODES: Final[tuple[Route, ...]] = (
         summary="A node leaves, and everything of it goes.",
         family=Family.POOLS,
         status=204,
-        errors=(errors.CloudProfileOff, *NODE_ERRORS, errors.InvalidField, *WRITE_ERRORS),
+        errors=(errors.CloudProfileOff, *NODE_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="list_pool_nodes",
@@ -47,7 +45,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         query=pools.StatusQuery,
         reply=pools.PoolNodeList,
-        errors=(errors.CloudProfileOff, errors.InvalidField),
+        errors=(errors.CloudProfileOff,),
     ),
     Route(
         operation="list_engines",
@@ -65,7 +63,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.STORAGE,
         body=storage.StorageNodeBody,
         reply=storage.Done,
-        errors=(*BODY_ERRORS, *WRITE_ERRORS),
+        errors=WRITE_ERRORS,
     ),
     Route(
         operation="list_storage_nodes",
@@ -82,7 +80,7 @@ NODES: Final[tuple[Route, ...]] = (
         summary="One node.",
         family=Family.STORAGE,
         reply=storage.StorageNodeInfo,
-        errors=(errors.NodeNotFound, errors.InvalidField),
+        errors=(errors.NodeNotFound,),
     ),
     Route(
         operation="show_node_stats",
@@ -91,7 +89,6 @@ NODES: Final[tuple[Route, ...]] = (
         summary="How busy a node last said it was; found is false when it never did.",
         family=Family.STORAGE,
         reply=storage.StatsInfo,
-        errors=(errors.InvalidField,),
     ),
     Route(
         operation="take_node_stats",
@@ -101,7 +98,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.STORAGE,
         body=storage.StatsBody,
         reply=storage.StatsTaken,
-        errors=(errors.NodeNotFound, *BODY_ERRORS),
+        errors=(errors.NodeNotFound,),
     ),
     Route(
         operation="drain_node",
@@ -111,7 +108,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         body=region.EmptyBody,
         reply=storage.NodeStanding,
-        errors=(*NODE_ERRORS, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(*NODE_ERRORS, *WRITE_ERRORS),
     ),
     Route(
         operation="resume_node",
@@ -121,6 +118,6 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         body=region.EmptyBody,
         reply=storage.NodeStanding,
-        errors=(*NODE_ERRORS, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(*NODE_ERRORS, *WRITE_ERRORS),
     ),
 )

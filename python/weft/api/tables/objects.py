@@ -5,7 +5,7 @@ from typing import Final
 from weft.api.bodies import object as objects
 from weft.api.bodies import storage
 from weft.api.errors import Family
-from weft.api.route import BODY_ERRORS, WRITE_ERRORS, Route
+from weft.api.route import WRITE_ERRORS, Route
 from weft.model import errors
 
 OBJECTS: Final[tuple[Route, ...]] = (
@@ -17,7 +17,16 @@ OBJECTS: Final[tuple[Route, ...]] = (
         family=Family.STORAGE,
         body=objects.ObjectBody,
         reply=storage.Done,
-        errors=(*BODY_ERRORS, *WRITE_ERRORS),
+        errors=(errors.ObjectBeingDeleted, *WRITE_ERRORS),
+    ),
+    Route(
+        operation="delete_object",
+        method="DELETE",
+        path="/object/{hash}",
+        summary="Let there be no such object any more; its holders hear in their next beats to let go of it.",
+        family=Family.STORAGE,
+        reply=storage.Done,
+        errors=(errors.ObjectNotFound, *WRITE_ERRORS),
     ),
     Route(
         operation="show_object",
@@ -26,7 +35,7 @@ OBJECTS: Final[tuple[Route, ...]] = (
         summary="An object, and who holds it.",
         family=Family.STORAGE,
         reply=objects.ObjectInfo,
-        errors=(errors.ObjectNotFound, errors.InvalidField),
+        errors=(errors.ObjectNotFound,),
     ),
     Route(
         operation="mark_replica_missing",
@@ -36,7 +45,7 @@ OBJECTS: Final[tuple[Route, ...]] = (
         family=Family.STORAGE,
         body=objects.ReplicaBody,
         reply=storage.Done,
-        errors=(*BODY_ERRORS, *WRITE_ERRORS),
+        errors=WRITE_ERRORS,
     ),
     Route(
         operation="mark_replica_healed",
@@ -46,7 +55,7 @@ OBJECTS: Final[tuple[Route, ...]] = (
         family=Family.STORAGE,
         body=objects.ReplicaBody,
         reply=storage.Done,
-        errors=(errors.ObjectNotFound, errors.NodeNotFound, *BODY_ERRORS, *WRITE_ERRORS),
+        errors=(errors.ObjectNotFound, errors.NodeNotFound, *WRITE_ERRORS),
     ),
     Route(
         operation="list_objects",
@@ -56,7 +65,6 @@ OBJECTS: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         query=objects.ObjectsQuery,
         reply=objects.ObjectList,
-        errors=(errors.InvalidField,),
     ),
     Route(
         operation="show_object_targets",
@@ -66,6 +74,6 @@ OBJECTS: Final[tuple[Route, ...]] = (
         family=Family.WEFT,
         query=objects.TargetsQuery,
         reply=objects.ObjectTargets,
-        errors=(errors.ObjectNotFound, errors.InvalidField),
+        errors=(errors.ObjectNotFound,),
     ),
 )

@@ -4,7 +4,7 @@ from typing import Final
 
 from weft.api.bodies import placing
 from weft.api.errors import Family
-from weft.api.route import BODY_ERRORS, WRITE_ERRORS, Route
+from weft.api.route import WRITE_ERRORS, Route
 from weft.model import errors
 
 PLACING: Final[tuple[Route, ...]] = (
@@ -12,11 +12,11 @@ PLACING: Final[tuple[Route, ...]] = (
         operation="place_key",
         method="GET",
         path="/placement/{hash}",
+        any_key=True,
         summary="The nodes a key belongs on, the first one first. No node twice, and no zone twice before every one.",
         family=Family.STORAGE,
         query=placing.PlacementQuery,
         reply=list[str],
-        errors=(errors.InvalidField,),
     ),
     Route(
         operation="schedule",
@@ -27,7 +27,7 @@ PLACING: Final[tuple[Route, ...]] = (
         body=placing.WorkloadBody,
         query=placing.ExplainQuery,
         reply=placing.Scheduled,
-        errors=(errors.NoSuitableNode, *BODY_ERRORS),
+        errors=(errors.NoSuitableNode,),
     ),
     Route(
         operation="configure_scheduler",
@@ -37,7 +37,7 @@ PLACING: Final[tuple[Route, ...]] = (
         family=Family.STORAGE,
         body=placing.WeightsBody,
         reply=placing.SchedulerConfigured,
-        errors=(*BODY_ERRORS, *WRITE_ERRORS),
+        errors=WRITE_ERRORS,
     ),
     Route(
         operation="show_scheduler_config",
@@ -55,7 +55,7 @@ PLACING: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         body=placing.JobBody,
         reply=placing.JobPlaced,
-        errors=(errors.PoolUnavailable, errors.ModelNotAvailable, errors.NodeUnavailable, *BODY_ERRORS),
+        errors=(errors.PoolUnavailable, errors.ModelNotAvailable, errors.NodeUnavailable),
     ),
     Route(
         operation="show_job",
@@ -64,16 +64,16 @@ PLACING: Final[tuple[Route, ...]] = (
         summary="Where a job is; WORKER_RESET when its node was lost, and the job with it.",
         family=Family.POOLS,
         reply=placing.JobPlaced,
-        errors=(errors.PlacementNotFound, errors.WorkerReset, errors.InvalidField),
+        errors=(errors.PlacementNotFound, errors.WorkerReset),
     ),
     Route(
         operation="end_job",
         method="DELETE",
         path="/v2/placements/{placement_id}",
-        summary="A job is done; its slot is free again, if nobody has heard so from its node before.",
+        summary="A job is done; its slot is free again, if its node has not said so. Saying it again is harmless.",
         family=Family.POOLS,
         status=204,
-        errors=(errors.PlacementNotFound, errors.InvalidField),
+        errors=(errors.PlacementNotFound,),
     ),
     Route(
         operation="show_availability",

@@ -15,6 +15,8 @@ WATCHING: Final[tuple[Route, ...]] = (
         summary="Every event after a position, as server-sent events (text/event-stream), each an EventInfo.",
         family=Family.WEFT,
         query=events.EventsQuery,
-        errors=(errors.InvalidField, errors.PositionAhead, errors.PositionCompacted, errors.Unavailable),
+        media="text/event-stream",
+        part=events.EventInfo,
+        errors=(errors.PositionAhead, errors.PositionCompacted, errors.Unavailable),
     ),
 )

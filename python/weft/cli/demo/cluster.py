@@ -1,6 +1,8 @@
 """The demo's cluster: a coordinator and nodes as anybody would start them, each up when it prints its line."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -42,10 +44,12 @@ class Node(Struct, frozen=True, kw_only=True):
     port: int
 
 
-def start_coordinator(crew: Crew) -> str:
+def start_coordinator(crew: Crew, settings: Mapping[str, str] = MappingProxyType({})) -> str:
     """Starts a coordinator on a port of the kernel's choice and returns its URL."""
     child = crew.start(
-        "coordinator", "-m", "weft.coordinator", "--host", "127.0.0.1", "--port", "0", "--data-dir", str(crew.folder)
+        "coordinator",
+        *("-m", "weft.coordinator", "--host", "127.0.0.1", "--port", "0", "--data-dir", str(crew.folder)),
+        environment=settings,
     )
     line = child.line_with("http://", _START_S)
     match = re.search(r"http://\S+:\d+", line)

@@ -7,24 +7,28 @@
     │   │                            ModelNotAvailable · ObjectNotFound
     │   ├── Conflict                 ClusterExists · NodeExists · IncarnationRetired · RegionExists · RegionNotReady
     │   │                            RegionSealed · RegionNotSealed · RegionInUse · AttachmentConflict
-    │   │                            CapacityExceeded · NotYet · PositionAhead · ObjectConflict
+    │   │                            CapacityExceeded · NotYet · PositionAhead · ObjectConflict · BeatReplayed
+    │   │                            ObjectBeingDeleted
     │   ├── Gone                     WorkerReset · PositionCompacted
     │   ├── Invalid                  MalformedJson · InvalidField · BadAddress · BodyTooLarge · MethodNotAllowed
-    │   │                            UnsupportedMedia · BadArgument (a ValueError too)
+    │   │                            UnsupportedMedia · BadHex · BadArgument (a ValueError too)
     │   ├── Unauthorized             MissingToken · BadToken
-    │   ├── Misconfigured
+    │   ├── Misconfigured · BadSignature
     │   └── RefusedByPeer            BadFrame · UnsupportedVersion · WrongCluster · WrongSecret · NotAuthenticated
     │                                GrantForged · GrantExpired · StaleGeneration · ExtentLost · UnknownHandle
     │                                OutOfRange · ReadOnly · TooLarge · NotSupported
     ├── Failed                       the world said no
-    │   ├── Unavailable · LenderSilent · CloudProfileOff · Internal · PoolUnavailable · NodeUnavailable · NotReached
+    │   ├── Unavailable (NotTheWriter) · LenderSilent · CloudProfileOff · Internal · PoolUnavailable
+    │   ├── NodeUnavailable · NotReached
     │   ├── Busy · ShuttingDown · NoMemory · PeerInternal
     │   ├── TimedOut · Disconnected · Unreachable · Cancelled · Closed
     │   ├── StillExported            (a BufferError too)
     │   ├── PageUnavailable · NoPrivilege
     │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull · StoreFailed
-    │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged
-    │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · NoLayer
+    │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged · JournalTrimmed · BatchTooLarge
+    │   ├── SnapshotFailed           SnapshotDamaged
+    │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · BlobForeign
+    │                                NoLayer · NotAvailableYet · PrimaryUnhealthy · ReconciliationFailed · PendingFailed
     └── Broken                       an invariant does not hold; nothing should catch it
 
 A class exists where a caller does something different. `code` is stable and for programs; `temporary` says whether

@@ -69,6 +69,12 @@ class IncarnationRetired(Conflict):
     code = "INCARNATION_RETIRED"
 
 
+class BeatReplayed(Conflict):
+    """A beat is no newer than one that counted already. Facts: node_id."""
+
+    code = "BEAT_REPLAYED"
+
+
 class RegionExists(Conflict):
     """A region of that name exists. Facts: region, state."""
 
@@ -140,6 +146,12 @@ class Unavailable(Failed):
 
     code = "UNAVAILABLE"
     temporary = True
+
+
+class NotTheWriter(Unavailable):
+    """This coordinator follows the log; another writes it. Facts: writer, its address or an empty text."""
+
+    code = "NOT_THE_WRITER"
 
 
 class LenderSilent(Failed):

@@ -1,6 +1,6 @@
 """What journals and availability layers say."""
 
-from weft.model.errors.tree import Failed
+from weft.model.errors.tree import Failed, Invalid
 
 
 class JournalFailed(Failed):
@@ -26,6 +26,30 @@ class JournalDamaged(JournalFailed):
     """What the journal returned is not what was appended. Facts: path, position."""
 
     code = "journal_damaged"
+
+
+class JournalTrimmed(JournalFailed):
+    """The journal no longer holds what was asked for; a snapshot does. Facts: path, position, oldest."""
+
+    code = "journal_trimmed"
+
+
+class BatchTooLarge(JournalFailed):
+    """One command became more events than the journal takes at once. Facts: path, size_bytes, limit_bytes."""
+
+    code = "batch_too_large"
+
+
+class SnapshotFailed(Failed):
+    """A snapshot could not be written or read. Facts: path."""
+
+    code = "snapshot_failed"
+
+
+class SnapshotDamaged(SnapshotFailed):
+    """A snapshot is not what was written, or not ours. Facts: position."""
+
+    code = "snapshot_damaged"
 
 
 class LayerFailed(Failed):
@@ -68,7 +92,44 @@ class BlobDamaged(LayerFailed):
     temporary = False
 
 
+class BlobForeign(LayerFailed):
+    """A blob in a place open to anybody that this cluster did not publish. Facts: reason."""
+
+    code = "DA_BLOB_FOREIGN"
+    temporary = False
+
+
 class NoLayer(LayerFailed):
     """No availability layer can take a write now: each is unhealthy or none is configured."""
 
     code = "DA_UNAVAILABLE"
+
+
+class NotAvailableYet(LayerFailed):
+    """What was asked is committed, and no availability layer holds it yet. It will be put. Facts: position."""
+
+    code = "DA_NOT_AVAILABLE_YET"
+
+
+class PrimaryUnhealthy(LayerFailed):
+    """Nothing can be reconciled while the primary layer is out. Facts: standing."""
+
+    code = "DA_PRIMARY_UNHEALTHY"
+
+
+class ReconciliationFailed(LayerFailed):
+    """Reconciling ended before the first blob. Facts: report."""
+
+    code = "reconciliation_failed"
+
+
+class PendingFailed(LayerFailed):
+    """The list of pending blobs could not be read or written. Facts: path."""
+
+    code = "DA_PENDING_FAILED"
+
+
+class BadHex(Invalid):
+    """A field is not hexadecimal digits, or not as many as it should be. Facts: field."""
+
+    code = "BAD_HEX"

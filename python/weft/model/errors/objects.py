@@ -15,6 +15,13 @@ class ObjectConflict(Conflict):
     code = "OBJECT_CONFLICT"
 
 
+class ObjectBeingDeleted(Conflict):
+    """Nodes have yet to let go of an object of that hash, which was deleted. Facts: hash, nodes."""
+
+    code = "OBJECT_BEING_DELETED"
+    temporary = True
+
+
 class ObjectUnavailable(Failed):
     """No copy of the object could be had, and why from each node that was asked. Facts: hash, reasons."""
 

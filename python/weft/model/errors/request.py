@@ -65,6 +65,12 @@ class BadToken(Unauthorized):
     code = "BAD_TOKEN"
 
 
+class BadSignature(Rejected):
+    """A signature is not that of the key it is said to be of, over this message and for this use. Facts: public_key."""
+
+    code = "bad_signature"
+
+
 class Misconfigured(Rejected):
     """A setting is wrong; the sentence names the variable. Facts: variable."""
 

@@ -291,10 +291,13 @@ impl Talking {
     }
 }
 
+/// Places whose gates were shut: on whose slate, whether that neighbour is gone, which, and its token.
+type Shut = (Arc<Slate>, Arc<AtomicBool>, Vec<u32>, u64);
+
 impl Withdraw for Shared {
     fn withdraw(&self, buffer: u64, timeout: Duration) -> bool {
         let until = Instant::now() + timeout;
-        let mut shut: Vec<(Arc<Slate>, Arc<AtomicBool>, Vec<u32>, u64)> = Vec::new();
+        let mut shut: Vec<Shut> = Vec::new();
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             for (token, talking) in &mut state.neighbours {

@@ -477,12 +477,18 @@ fn sparse(
 }
 
 fn still_good(shared: &Shared, expires_at_ms: u64, region_id: &str) -> Result<(), Refusal> {
-    if (shared.now_ms)() < expires_at_ms {
+    let now_ms = (shared.now_ms)();
+    if now_ms < expires_at_ms {
         return Ok(());
     }
+    let late_s = (now_ms - expires_at_ms) / 1_000;
     Err(Refusal::new(
         Code::GrantExpired,
-        format!("the grant for region {region_id} has expired; renew the attachment or attach again"),
+        format!(
+            "the grant for region {region_id} expired {late_s} s ago by the clock of {}; renew the attachment or attach \
+             again, and if it is new, set that clock and the coordinator's by one time server",
+            shared.identity.name
+        ),
     ))
 }
 

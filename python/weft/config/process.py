@@ -1,11 +1,11 @@
-"""Settings: read once from flags and environment, checked whole, and passed on as values.
-
-Nothing else reads the environment. A wrong setting stops the process at its start with a sentence that names the
-variable. The seeds' own names come first; what they lack is prefixed WEFT_.
+"""What a process is started with: where it listens, where it keeps things, who may speak to it.
 
     COORDINATOR_HOST, COORDINATOR_PORT   where the coordinator listens, and where clients look for it
     ORCHD_ADDR                           the same as host:port, by the node seed's name
     WEFT_COORDINATOR                     the coordinator's URL, for clients
+    WEFT_JOURNAL                         where the log is: sqlite, memory, nats://host:4222, postgres://host/database
+    WEFT_ADVERTISE                       the URL at which other coordinators and clients reach this one
+    WEFT_TERM_LEASE_MS                   how long a writer may be silent before another coordinator takes its place
     WEFT_DATA_DIR                        where a process keeps what outlives it
     WEFT_SECRET                          the cluster secret; otherwise the file `secret` in the data directory
     WEFT_TOKENS, LLORCH_API_TOKEN        bearer tokens accepted over HTTP, separated by commas
@@ -27,11 +27,20 @@ import msgspec
 
 from weft.model.errors import Misconfigured
 from weft.model.grant import http_token
-from weft.model.policy import COORDINATOR_HOST, COORDINATOR_PORT, COUNT_MAX, NODE_LOST_MS, NODE_PURGE_MS, STALE_CHECK_MS
+from weft.model.journal import JournalPlace, parse_journal
+from weft.model.policy import (
+    COORDINATOR_HOST,
+    COORDINATOR_PORT,
+    COUNT_MAX,
+    NODE_LOST_MS,
+    NODE_PURGE_MS,
+    STALE_CHECK_MS,
+    TERM_LEASE_MS,
+)
+from weft.model.remedy import with_remedy
 
 SECRET_FILE: Final = "secret"  # noqa: S105 — the name of a file, not what is in it.
 SECRET_FILE_BYTES: Final = 32
-JOURNALS: Final = ("sqlite", "memory")
 CLUSTER_NAME: Final = "weft"
 STRATEGIES: Final = ("round-robin", "least-loaded", "random")
 ADMISSION_POLICIES: Final = ("reject", "drop-lru")
@@ -46,7 +55,8 @@ _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Home, where everything is one machine's, or cloud, where nodes register, beat and show a token.
 
-    `runtime_dir` is where the coordinator of a home looks for engines that are ready.
+    `runtime_dir` is where the coordinator of a home looks for engines that are ready. `beat_skew_ms` is how far the
+    clock in a heartbeat may be off; 0 means that nobody looks at it.
     """
 
     cloud: bool = False
@@ -58,6 +68,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     runtime_dir: Path = Path(RUNTIME_DIR)
     watch_interval_ms: int = WATCH_INTERVAL_MS
     loopback_exempt: bool = False
+    beat_skew_ms: int = 0
 
 
 class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +81,9 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     data_dir: Path
-    journal: str
+    journal: JournalPlace
+    advertise: str | None
+    term_lease_ms: int
     secret: bytes
     tokens: tuple[str, ...]
     token_file: Path | None
@@ -84,13 +97,16 @@ def read_coordinator_settings(
     port: int | None = None,
     data_dir: str | None = None,
     journal: str | None = None,
+    advertise: str | None = None,
 ) -> CoordinatorSettings:
     """The coordinator's settings; what is passed here comes from flags and wins over the environment.
 
     Creates the data directory and the secret where they are missing. Raises `Misconfigured`.
     """
-    if journal is not None and journal not in JOURNALS:
-        raise Misconfigured(f"--journal is one of {', '.join(JOURNALS)}, not {journal!r}", variable="--journal")
+    if journal is not None:
+        place = parse_journal(journal, "--journal")
+    else:
+        place = parse_journal(env.get("WEFT_JOURNAL", "").strip() or "sqlite", "WEFT_JOURNAL")
     env_host, env_port = _listen_address(env)
     bind_host = host or env_host or COORDINATOR_HOST
     bind_port = _port(str(port), "--port", lowest=0) if port is not None else env_port
@@ -115,7 +131,9 @@ def read_coordinator_settings(
         host=bind_host,
         port=COORDINATOR_PORT if bind_port is None else bind_port,
         data_dir=_existing_directory(directory),
-        journal=journal or "sqlite",
+        journal=place,
+        advertise=_advertised(env, advertise),
+        term_lease_ms=count_of(env, "WEFT_TERM_LEASE_MS", TERM_LEASE_MS),
         secret=secret,
         tokens=(*tokens, http_token(secret)) if wanted else (),
         token_file=token_file,
@@ -147,6 +165,7 @@ def read_profile(env: Mapping[str, str]) -> Profile:
         runtime_dir=Path(env.get("ORCHD_RUNTIME_DIR", "").strip() or RUNTIME_DIR),
         watch_interval_ms=count_of(env, "ORCHD_HANDOFF_WATCH_INTERVAL_MS", WATCH_INTERVAL_MS),
         loopback_exempt=is_set(env, "WEFT_LOOPBACK_EXEMPT"),
+        beat_skew_ms=1_000 * count_of(env, "WEFT_BEAT_SKEW_SECS", 0),
     )
 
 
@@ -246,6 +265,16 @@ def create_secret(directory: Path) -> bytes:
     return what is in it.
     """
     path = _existing_directory(directory) / SECRET_FILE
+    try:
+        return _create_secret(path)
+    except OSError as error:
+        raise Misconfigured(
+            with_remedy(f"cannot keep the cluster's secret in {directory}: {error.strerror}", error.errno),
+            variable="WEFT_DATA_DIR",
+        ) from error
+
+
+def _create_secret(path: Path) -> bytes:
     draft = path.with_name(f"{SECRET_FILE}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -300,6 +329,17 @@ def count_of(env: Mapping[str, str], variable: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= COUNT_MAX:
         raise Misconfigured(f"{variable} is a whole number above zero, not {text!r}", variable=variable)
     return int(text)
+
+
+def _advertised(env: Mapping[str, str], flag: str | None) -> str | None:
+    """The URL at which others reach this coordinator, where somebody says it."""
+    variable = "--advertise" if flag else "WEFT_ADVERTISE"
+    if not (url := (flag or env.get("WEFT_ADVERTISE", "")).strip()):
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Misconfigured(f"{variable} is not a URL: {url!r}", variable=variable)
+    return parts.geturl().rstrip("/")
 
 
 def _choice(env: Mapping[str, str], variable: str, choices: tuple[str, ...]) -> str:

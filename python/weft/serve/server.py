@@ -17,7 +17,9 @@ BACKLOG = 2_048
 """Connections the kernel holds while the loop is busy: a whole cluster that reconnects at once."""
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(
+    host: str, port: int, *, host_variable: str = "COORDINATOR_HOST", port_variable: str = "COORDINATOR_PORT"
+) -> socket.socket:
     """A bound socket, not listening yet. Raises `Misconfigured` with what to do when the address cannot be had."""
     address = join_address(host, port)
     try:
@@ -26,7 +28,7 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise Misconfigured(f"cannot listen on {address}: {error.strerror}", variable="COORDINATOR_HOST") from error
+        raise Misconfigured(f"cannot listen on {address}: {error.strerror}", variable=host_variable) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(where)
@@ -34,7 +36,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.close()
         raise Misconfigured(
             f"cannot listen on {address}: {error.strerror}; stop what uses it, or choose another port with --port",
-            variable="COORDINATOR_PORT",
+            variable=port_variable,
         ) from error
     return bound
 

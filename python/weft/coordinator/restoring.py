@@ -1,0 +1,190 @@
+"""Throwing a disk away and rebuilding it: `weft ledger rebuild`, while no coordinator runs on the data directory.
+
+The new journal is made beside the old one and takes its place when it is whole; what was there is kept under another
+name. As long as the directory of the unfinished one exists no coordinator starts, because a journal that ends too early
+looks like a good one. So what if the process is killed? The rebuild is run again, and nobody has been answered from
+half a log in between.
+
+Journals in NATS and PostgreSQL are never emptied from here: one that is empty is filled, one that is not is lived
+through, and a snapshot of it is left on this machine's disk.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from weft.core.snapshot import describe
+from weft.core.state import state_digest
+from weft.ledger import Journal, SqliteJournal, open_journal
+from weft.ledger.layer import Layer
+from weft.ledger.lock import ProcessLock
+from weft.ledger.rebuild import JournalTarget, Progress, Target, Tell, rebuild_from_journal, rebuild_from_layers
+from weft.ledger.snapshot import SnapshotFolder
+from weft.ledger.sqlite import FILE_NAME, UNFINISHED
+from weft.model.errors import JournalDamaged, JournalFailed, SnapshotDamaged
+from weft.model.ids import Position
+from weft.model.journal import JournalKind, JournalPlace
+from weft.receipts import PublicKey
+
+_BESIDE: Final = ("", "-wal", "-shm")
+"""What SQLite keeps of one database."""
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it. `aside` is where the old journal is now, empty when there was none."""
+
+    position: Position
+    events: int
+    state_digest: bytes
+    aside: str = ""
+
+
+async def restore_from_layers(
+    layers: Sequence[Layer],
+    place: JournalPlace,
+    directory: Path,
+    snapshots: SnapshotFolder,
+    public_keys: Sequence[PublicKey],
+    tell: Tell,
+) -> Restored:
+    """Rebuild the journal at a place from what layers hold. Raises `JournalFailed` and leaves the old one as it was."""
+    if place.kind is JournalKind.MEMORY:
+        raise JournalFailed("a journal in memory is not rebuilt: it is gone when its process ends", path=place.shown)
+    if place.is_shared:
+        return await _fill_shared(layers, place, directory, snapshots, public_keys, tell)
+    lock = ProcessLock.take(directory / f"{FILE_NAME}.lock")
+    try:
+        unfinished = directory / UNFINISHED
+        journal = _fresh(unfinished)
+
+        async def again() -> Journal:
+            await target.journal.close()
+            return _fresh(unfinished)
+
+        target = JournalTarget(journal, again)
+        try:
+            await rebuild_from_layers(layers, public_keys, target, tell)
+        except BaseException:
+            await target.journal.close()
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        await target.journal.close()
+        # Snapshots of the log that was here may be of positions the layers never had.
+        snapshots.wipe()
+        snapshots.open()
+        snapshots.write(describe(target.state, target.answered))
+        aside = _exchange(directory, unfinished)
+        return _restored(target, aside)
+    finally:
+        lock.release()
+
+
+async def restore_from_journal(place: JournalPlace, directory: Path, snapshots: SnapshotFolder, tell: Tell) -> Restored:
+    """Live through a journal from its beginning, trusting no snapshot, and leave a new one.
+
+    Raises `JournalDamaged`, naming the first position that is wrong.
+    """
+    journal = await open_journal(place, directory)
+    try:
+        base = None
+        if await journal.oldest() > 1:
+            for position in reversed(snapshots.positions()):
+                try:
+                    base = snapshots.read(position)
+                    break
+                except SnapshotDamaged:
+                    continue
+        target = Target()
+        await rebuild_from_journal(journal, target, tell, base=base)
+        if target.state.ledger is None:
+            raise JournalDamaged(f"{place.shown} holds nothing to rebuild from", path=place.shown, position=1)
+        snapshots.wipe()
+        snapshots.open()
+        await asyncio.to_thread(lambda: snapshots.write(describe(target.state, target.answered)))
+        return _restored(target, "")
+    finally:
+        await journal.close()
+
+
+async def _fill_shared(
+    layers: Sequence[Layer],
+    place: JournalPlace,
+    directory: Path,
+    snapshots: SnapshotFolder,
+    public_keys: Sequence[PublicKey],
+    tell: Tell,
+) -> Restored:
+    journal = await open_journal(place, directory)
+    try:
+        if (tail := await journal.tail()) > 0:
+            raise JournalFailed(
+                f"{place.shown} holds a log up to position {tail}, which others may be writing; "
+                "choose another name in it to rebuild into, or rebuild from the journal",
+                path=place.shown,
+                position=tail,
+            )
+        # A dry run first: an engine others reach is not filled with half a log.
+        seen = Target()
+        await rebuild_from_layers(layers, public_keys, seen, tell)
+
+        async def as_it_is() -> Journal:
+            raise JournalFailed(f"what {place.shown} was given cannot be taken back; empty it and begin again")
+
+        target = JournalTarget(journal, as_it_is)
+        await rebuild_from_layers(layers, public_keys, target, tell)
+        snapshots.open()
+        snapshots.write(describe(target.state, target.answered))
+        return _restored(target, "")
+    finally:
+        await journal.close()
+
+
+def _fresh(unfinished: Path) -> SqliteJournal:
+    """An empty journal in a directory of its own, whatever an earlier attempt has left there."""
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True, mode=0o700)
+    return SqliteJournal(unfinished)
+
+
+def _exchange(directory: Path, unfinished: Path) -> str:
+    """Put the new journal in the old one's place. While `unfinished` exists nobody opens what is in between."""
+    aside = ""
+    old = directory / FILE_NAME
+    if old.exists():
+        number = 1
+        while (kept := directory / f"{FILE_NAME}.before-{number}").exists():
+            number += 1
+        for end in _BESIDE:
+            part = directory / f"{FILE_NAME}{end}"
+            if part.exists():
+                part.rename(directory / f"{kept.name}{end}")
+        aside = str(kept)
+    (unfinished / FILE_NAME).rename(old)
+    shutil.rmtree(unfinished)
+    return aside
+
+
+def _restored(target: Target, aside: str) -> Restored:
+    marks = target.state.marks
+    return Restored(
+        position=marks.position, events=marks.sequence, state_digest=state_digest(target.state), aside=aside
+    )
+
+
+def told_now_and_then(say: Callable[[str], None], monotonic_ms: Callable[[], int], every_ms: int) -> Tell:
+    """A way to be told of progress that says a line no more often than this."""
+    said_ms = monotonic_ms()
+
+    def tell(progress: Progress) -> None:
+        nonlocal said_ms
+        if monotonic_ms() - said_ms < every_ms:
+            return
+        said_ms = monotonic_ms()
+        looked_at = f", {progress.blobs} blobs looked at, {progress.passed_over} passed over" if progress.blobs else ""
+        say(f"{progress.source}: position {progress.position}, {progress.events} events{looked_at}")
+
+    return tell

@@ -1,0 +1,311 @@
+"""Shipping: every batch the journal holds goes to a layer, in order, and a write is answered when its batch is there.
+
+The journal is the list of what is to be shipped, so nothing can be forgotten: the shipper keeps its own place in it and
+reads on from there, after a restart as in life. Its place is noted now and then; the few batches behind an old note are
+looked up before they are put, in the primary, then in the fallbacks, so a restart puts nothing twice that it can see.
+A batch's envelope is the same bytes whoever makes it, and so is its commitment.
+
+A batch reaches the primary before the next one does. During an outage batches go to a fallback and onto the pending
+list. While that list is being brought home, a new batch goes behind it: to the fallback again as long as the list is
+long, one for every two that came home, so that the list always grows shorter; held back for the last few; to the
+primary when it is empty.
+
+What does a caller hear? With no layer that can take a write, 503, before anything was decided. With a batch or two on
+their way already, the next commands wait uncommitted for as long as an append may take, then 503 and nothing happened.
+What was committed and has not reached a layer in time is 504 with its position: it happened, and it will be shipped.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from weft.ledger import Journal
+from weft.ledger.board import Board, Routing
+from weft.ledger.envelope import NO_CLUSTER
+from weft.ledger.layer import Commitment, commit_to
+from weft.ledger.pending import PendingList
+from weft.ledger.reconciler import Reconciler
+from weft.ledger.router import Router
+from weft.model.availability import FALLBACKS, Acknowledgement, AvailabilityPolicy, Role
+from weft.model.batch import SealedBatch
+from weft.model.errors import (
+    BlobDamaged,
+    BlobMissing,
+    JournalFailed,
+    LayerFailed,
+    NoLayer,
+    NotAvailableYet,
+    PendingFailed,
+)
+from weft.model.ids import ClusterId, Position
+from weft.model.policy import (
+    AVAILABLE_MS_MAX,
+    PUT_AGAIN_MS,
+    SHIPPED_AHEAD_BATCHES_MAX,
+    SHIPPED_NOTE_BATCHES,
+)
+from weft.telemetry import Log, Metrics
+
+Wrap = Callable[[SealedBatch], bytes]
+"""A batch as it goes to a layer. The same batch gives the same bytes."""
+Place = Callable[[bytes], Position | None]
+"""The place in the log of the batch a blob carries; None when it carries none of this cluster's."""
+
+_NOTE: Final = "shipped"
+_TURNS: Final = 2
+"""Blobs that come home for each new batch that is let in behind them."""
+_FRESH_MAX: Final = 2 * SHIPPED_AHEAD_BATCHES_MAX
+"""Batches kept at hand from the writer; the journal has the others."""
+
+
+class Shipper:
+    """Ships the log of one coordinator, and knows how far it is available."""
+
+    def __init__(
+        self,
+        router: Router,
+        board: Board,
+        reconciler: Reconciler,
+        pending: PendingList,
+        journal: Journal,
+        wrap: Wrap,
+        place: Place,
+        policy: AvailabilityPolicy,
+        log: Log,
+        metrics: Metrics,
+        *,
+        available_ms_max: int = AVAILABLE_MS_MAX,
+    ) -> None:
+        self._router, self._board, self._reconciler = router, board, reconciler
+        self._pending, self._journal, self._wrap, self._policy = pending, journal, wrap, policy
+        self._place = place
+        self._log = log
+        self._available_ms_max = available_ms_max
+        self._committed = self._shipped = self._inherited = self._noted = Position(0)
+        self._fresh: dict[Position, SealedBatch] = {}
+        self._waiting: dict[asyncio.Future[None], Position] = {}
+        self._cluster_id = NO_CLUSTER
+        self._turns_taken = 0
+        self._turn: Position | None = None
+        self._is_noted_each = False
+        self._batches = metrics.counter("weft_batches_shipped_total", "Batches a layer took, by role.", ("role",))
+        metrics.gauge("weft_available_position", "How far the log is in a layer.", lambda: self._shipped)
+
+    @property
+    def shipped(self) -> Position:
+        """Every batch up to here is in a layer for good, and on the pending list when that is a fallback."""
+        return self._shipped
+
+    def noted(self) -> Position:
+        """Up to here nobody needs the journal to ship from it, whenever this process ends."""
+        return self._noted
+
+    async def begin(self, position: Position, cluster_id: ClusterId) -> None:
+        """The log was followed to a position: find out where to go on. Another cluster's note is none of ours.
+
+        What the journal no longer has was let go of before there was a layer; a snapshot has it.
+        """
+        self._cluster_id = cluster_id
+        note = await self._pending.noted(_NOTE)
+        cluster, _, count = (note or "").partition(" ")
+        if cluster == cluster_id.hex() and count.isdigit() and int(count) <= position:
+            self._shipped = Position(int(count))
+        elif note is not None:
+            self._router.forget_cursors()
+        self._noted = self._shipped
+        oldest = await self._journal.oldest()
+        if self._shipped + 1 < oldest:
+            self._log.warning("the journal does not reach back to what was shipped last", first=oldest)
+            self._noted = self._shipped = Position(oldest - 1)
+        if position - self._shipped > SHIPPED_NOTE_BATCHES:
+            await self._read_primary()
+        self._inherited = position
+        self._committed = max(self._committed, position)
+        self._board.count_unshipped(self._committed - self._shipped)
+
+    def offer(self, sealed: SealedBatch) -> None:
+        """A batch was committed and merged."""
+        position = sealed.batch.position
+        self._committed = max(self._committed, position)
+        if len(self._fresh) < _FRESH_MAX:
+            self._fresh[position] = sealed
+        self._board.count_unshipped(self._committed - self._shipped)
+
+    def check(self) -> None:
+        """Raise `NoLayer` when a write could not be acknowledged whatever became of it."""
+        if self._policy.acknowledgement is Acknowledgement.AVAILABLE and self._board.now.active is None:
+            raise NoLayer("no availability layer can take a write now, and nothing was done; try again")
+
+    async def has_room(self, within_ms: int) -> bool:
+        """Wait until another batch may be committed, so long at most."""
+        if self._policy.acknowledgement is Acknowledgement.COMMITTED or self._is_open(self._board.now):
+            return True
+        try:
+            async with asyncio.timeout(within_ms / 1_000):
+                await self._board.until(lambda now: self._is_open(now) or now.active is None)
+        except TimeoutError:
+            return False
+        return self._is_open(self._board.now)
+
+    async def reached(self, position: Position) -> None:
+        """Return when a position is available. Raises `NotAvailableYet` when it is not in time."""
+        if position <= self._shipped or self._policy.acknowledgement is Acknowledgement.COMMITTED:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[future] = position
+        try:
+            await asyncio.wait({future}, timeout=self._available_ms_max / 1_000)
+        finally:
+            del self._waiting[future]
+        if position > self._shipped:
+            raise NotAvailableYet(
+                f"position {position} is committed, and no availability layer holds it yet; it will be put there. "
+                "Repeating the request under its Weft-Request-Id waits on",
+                position=position,
+            )
+
+    async def run(self) -> None:
+        """Ship until cancelled."""
+        while True:
+            await self._board.until(lambda now: now.unshipped > 0)
+            try:
+                sealed = await self._next()
+                await self._ship(sealed)
+            except (JournalFailed, PendingFailed) as error:
+                self._log.warning("a batch could not be shipped", code=error.code, reason=error.message)
+                await asyncio.sleep(PUT_AGAIN_MS / 1_000)
+                continue
+            await self._advance(sealed.batch.position)
+
+    async def finish(self, within_ms: int) -> None:
+        """Wait until everything committed is shipped, so long at most, and note how far it came."""
+        try:
+            async with asyncio.timeout(within_ms / 1_000):
+                await self._board.until(lambda now: now.unshipped == 0)
+        except TimeoutError:
+            self._log.warning("stopping with batches in no layer", first=self._shipped + 1, last=self._committed)
+        await self._note()
+
+    def release(self) -> None:
+        """The process is stopping: nobody waits any longer."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def newest(self, count_max: int) -> list[SealedBatch]:
+        """The last batches that were shipped."""
+        first = max(0, self._shipped - count_max)
+        return [
+            sealed
+            for sealed in await self._journal.read(Position(first), count_max)
+            if sealed.batch.position <= self._shipped
+        ]
+
+    def wrapped(self, sealed: SealedBatch) -> bytes:
+        """A batch as layers keep it."""
+        return self._wrap(sealed)
+
+    async def _read_primary(self) -> None:
+        """More is unaccounted for than this disk would leave open: another's log, or a disk that is new.
+
+        The primary is read through once, which is quicker than asking for each batch. What it does not show is asked
+        for one by one, so a read that was cut short costs time and nothing else.
+        """
+        held: set[Position] = set()
+
+        def see(_: Commitment, __: int, blob: bytes) -> None:
+            if (position := self._place(blob)) is not None:
+                held.add(position)
+
+        self._router.forget_cursors()
+        try:
+            async with asyncio.timeout(self._available_ms_max / 1_000):
+                await self._router.scan_on(Role.PRIMARY, see)
+        except (TimeoutError, LayerFailed) as error:
+            self._log.warning("the primary could not be read through", reason=str(error))
+        while self._shipped + 1 in held:
+            self._shipped = Position(self._shipped + 1)
+
+    async def _next(self) -> SealedBatch:
+        due = Position(self._shipped + 1)
+        if (fresh := self._fresh.pop(due, None)) is not None:
+            return fresh
+        run = await self._journal.read(self._shipped, 1)
+        if not run:
+            raise JournalFailed(f"the journal has lost its batch at position {due}", position=due)
+        return run[0]
+
+    async def _ship(self, sealed: SealedBatch) -> None:
+        position, blob = sealed.batch.position, self._wrap(sealed)
+        if position <= self._inherited and await self._is_kept(blob, position):
+            self._batches.add(1, "found")
+            return
+        placed = await self._router.store(blob, lambda now: self._choose(now, position), position=position)
+        self._batches.add(1, placed.role.value)
+        if self._turn == position:
+            self._turns_taken = self._reconciler.settled_count
+        self._is_noted_each = placed.role is not Role.PRIMARY
+
+    async def _is_kept(self, blob: bytes, position: Position) -> bool:
+        """Whether a layer has a batch that a life before this one may have put. Then a fallback's is on the list."""
+        commitment = commit_to(blob)
+        if await self._pending.sources(commitment):
+            return True
+        for role in (Role.PRIMARY, *FALLBACKS):
+            if not self._router.has(role) or not self._board.now.is_healthy(role):
+                continue
+            try:
+                await self._router.get_from(role, commitment)
+            except (BlobMissing, BlobDamaged):
+                continue
+            except LayerFailed as error:
+                self._log.warning("a layer could not be asked for a batch", position=position, reason=error.message)
+                continue
+            if role is not Role.PRIMARY:
+                await self._router.track(role, commitment, len(blob), position)
+            return True
+        return False
+
+    def _choose(self, now: Routing, position: Position) -> Role | None:
+        """Where the next batch of the log goes: behind everything that is still on its way to the primary."""
+        if now.active is not Role.PRIMARY:
+            self._turn = None
+            return now.active
+        waiting = now.pending - now.stuck
+        if waiting == 0 and not self._router.in_flight:
+            return Role.PRIMARY
+        if self._turn != position:
+            settled = self._reconciler.settled_count - self._turns_taken
+            if waiting <= self._policy.reconcile.batch_size or settled < _TURNS:
+                return None
+            self._turn = position
+        return now.fallback
+
+    async def _advance(self, position: Position) -> None:
+        self._shipped = position
+        self._fresh = {place: sealed for place, sealed in self._fresh.items() if place > position}
+        self._board.count_unshipped(self._committed - position)
+        self._answer(position)
+        # In an outage the primary cannot be asked what it has, so whoever starts in it needs the exact place.
+        if self._is_noted_each or position - self._noted >= SHIPPED_NOTE_BATCHES:
+            await self._note()
+
+    async def _note(self) -> None:
+        """An old note costs a few lookups after a restart, so a failure to write it is worth a line and no more."""
+        if self._shipped == self._noted:
+            return
+        shipped = self._shipped
+        try:
+            await self._pending.note(_NOTE, f"{self._cluster_id.hex()} {shipped}")
+        except PendingFailed as error:
+            self._log.warning("how far the log was shipped could not be noted", reason=error.message)
+        else:
+            self._noted = shipped
+
+    def _answer(self, position: Position) -> None:
+        for future, due in self._waiting.items():
+            if due <= position and not future.done():
+                future.set_result(None)
+
+    def _is_open(self, now: Routing) -> bool:
+        return now.active is not None and now.unshipped < SHIPPED_AHEAD_BATCHES_MAX

@@ -1,0 +1,234 @@
+"""Rebuilding the state from nothing: from a journal, or from what availability layers hold.
+
+Layers hold signed envelopes in no particular order, some twice, some of somebody else, some of them snapshots. Batches
+are followed from the first position on as their turn comes, by the same `follow` that every coordinator uses, so a
+batch that is missing, changed or put elsewhere is found before anything rests on it, and is named by its position.
+Where the log has a gap and a snapshot stands beyond it, the rebuild begins anew from the snapshot. Several layers may
+be read one after the other: what one is missing another may have.
+
+What if two batches claim one position? Only one of them has a successor that names it; the other was never committed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final
+
+import msgspec
+
+from weft.core.replay import follow
+from weft.core.snapshot import Answered, Snapshot, restore
+from weft.core.state import State
+from weft.ledger.envelope import Envelope, Kind, unwrap
+from weft.ledger.journal import Journal
+from weft.ledger.layer import Cursor, Layer
+from weft.ledger.snapshot import join_pieces
+from weft.model.batch import SealedBatch, unseal
+from weft.model.canonical import Digest
+from weft.model.errors import BlobForeign, JournalDamaged, SnapshotDamaged
+from weft.model.ids import ClusterId, Position
+from weft.model.policy import LAYER_SCAN_BLOBS_MAX
+from weft.receipts import PublicKey
+
+_SLICE: Final = 16
+"""Batches followed before others get a turn; with the largest batches that is some tens of milliseconds."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a rebuild has come. `blobs` were looked at, `passed_over` of them are not this cluster's or not whole."""
+
+    source: str
+    position: Position
+    events: int
+    blobs: int = 0
+    passed_over: int = 0
+
+
+class Target:
+    """What becomes of what is rebuilt: a state, and for whoever extends this a journal."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.answered: list[Answered] = []
+        self.began_at = Position(0)
+
+    async def begin(self, snapshot: Snapshot) -> None:
+        """Forget what was rebuilt and go on from a snapshot. Raises `SnapshotDamaged`."""
+        self.state = restore(snapshot)
+        self.answered = list(snapshot.answered)
+        self.began_at = snapshot.position
+
+    async def take(self, sealed: SealedBatch) -> None:
+        """Follow one more batch. Raises `JournalDamaged` when it is not the next one."""
+        self.state.merge(follow(self.state, sealed))
+
+
+class JournalTarget(Target):
+    """Rebuilds into an empty journal as well."""
+
+    def __init__(self, journal: Journal, empty: Callable[[], Awaitable[Journal]]) -> None:
+        """`empty` throws away what the journal holds and opens it again; asked only where a gap makes it needed."""
+        super().__init__()
+        self.journal = journal
+        self._empty = empty
+
+    async def begin(self, snapshot: Snapshot) -> None:
+        """Have the journal go on where the snapshot ends."""
+        if self.state.marks.position > 0:
+            self.journal = await self._empty()
+        await super().begin(snapshot)
+        await self.journal.begin(snapshot.position, snapshot.log_digest)
+
+    async def take(self, sealed: SealedBatch) -> None:
+        """Keep a batch that follows."""
+        expected = self.state.marks.position
+        await super().take(sealed)
+        await self.journal.append(sealed, expected)
+
+
+Tell = Callable[[Progress], None]
+
+
+async def rebuild_from_journal(
+    journal: Journal, target: Target, tell: Tell, *, until: Position | None = None, base: Snapshot | None = None
+) -> None:
+    """Live through a journal, up to a position where one is given. `base` is a snapshot for one that was trimmed.
+
+    Raises `JournalDamaged` at the first batch that is wrong, and `JournalTrimmed` when the base is missing or too old.
+    """
+    if base is not None and await journal.oldest() > 1:
+        await target.begin(base)
+    while until is None or target.state.marks.position < until:
+        run = await journal.read(target.state.marks.position, _SLICE)
+        if not run:
+            return
+        for sealed in run:
+            if until is not None and sealed.batch.position > until:
+                return
+            await target.take(sealed)
+        tell(Progress(source="journal", position=target.state.marks.position, events=target.state.marks.sequence))
+        await asyncio.sleep(0)
+
+
+async def rebuild_from_layers(
+    layers: Sequence[Layer],
+    public_keys: Collection[PublicKey],
+    target: Target,
+    tell: Tell,
+    *,
+    cluster_id: ClusterId | None = None,
+    until: Position | None = None,
+) -> None:
+    """Rebuild from what these layers hold between them. Raises `JournalDamaged` naming the first position none has."""
+    assembly = _Assembly(target, until)
+    blobs = passed_over = 0
+    for layer in layers:
+        cursor, is_end = Cursor(""), False
+        while not is_end:
+            stretch = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            for kept in stretch.kept:
+                blobs += 1
+                try:
+                    assembly.offer(unwrap(kept.blob, public_keys, cluster_id))
+                except (BlobForeign, JournalDamaged):
+                    passed_over += 1
+            await assembly.go_on()
+            cursor, is_end = stretch.after, stretch.is_end
+            marks = target.state.marks
+            tell(
+                Progress(
+                    source=layer.name,
+                    position=marks.position,
+                    events=marks.sequence,
+                    blobs=blobs,
+                    passed_over=passed_over,
+                )
+            )
+    await assembly.finish(", ".join(layer.name for layer in layers))
+
+
+class _Assembly:
+    """Batches and pieces that wait for their turn."""
+
+    def __init__(self, target: Target, until: Position | None) -> None:
+        self._target = target
+        self._until = until
+        self._waiting: dict[int, dict[Digest, SealedBatch]] = {}
+        self._pieces: dict[int, list[Envelope]] = {}
+
+    def offer(self, envelope: Envelope) -> None:
+        """Take in what was found. What is behind already, or beyond where the rebuild ends, is let go of."""
+        position = envelope.sequence
+        if self._until is not None and position > self._until:
+            return
+        if envelope.kind is Kind.SNAPSHOT:
+            self._pieces.setdefault(position, []).append(envelope)
+        elif envelope.kind is Kind.BATCH and position > self._position:
+            sealed = unseal(envelope.payload, Position(position))
+            self._waiting.setdefault(position, {})[sealed.digest] = sealed
+
+    async def go_on(self, *, at_the_end: bool = False) -> None:
+        """Follow every batch whose turn has come."""
+        count = 0
+        while (sealed := self._next(at_the_end)) is not None:
+            self._waiting.pop(self._position + 1)
+            await self._target.take(sealed)
+            count += 1
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+
+    async def finish(self, names: str) -> None:
+        """Follow what is left. A gap is passed by a snapshot from beyond it, or refused."""
+        await self.go_on(at_the_end=True)
+        while self._waiting or self._beyond():
+            snapshot = self._newest_whole()
+            if snapshot is None:
+                if not self._waiting:
+                    return
+                break
+            await self._target.begin(snapshot)
+            self._waiting = {position: found for position, found in self._waiting.items() if position > self._position}
+            await self.go_on(at_the_end=True)
+        if self._waiting:
+            missing = self._position + 1
+            raise JournalDamaged(
+                f"no batch that follows is at position {missing} of {names}, and the log goes on at "
+                f"{min(self._waiting)}; read another layer as well, or the journal",
+                path=names,
+                position=missing,
+            )
+        if self._position == 0:
+            raise JournalDamaged(f"nothing of this cluster's log is in {names}", path=names, position=1)
+
+    @property
+    def _position(self) -> Position:
+        return self._target.state.marks.position
+
+    def _next(self, at_the_end: bool) -> SealedBatch | None:
+        parent = self._target.state.marks.log_digest
+        found = self._waiting.get(self._position + 1, {}).values()
+        fitting = [sealed for sealed in found if sealed.batch.parent == parent]
+        if len(fitting) <= 1:
+            return fitting[0] if fitting else None
+        # Two that follow: whichever the next one names was committed. Without a next one, no one can say.
+        named = {sealed.batch.parent for sealed in self._waiting.get(self._position + 2, {}).values()}
+        chosen = [sealed for sealed in fitting if sealed.digest in named]
+        if at_the_end and len(chosen) != 1:
+            raise JournalDamaged(
+                f"two batches claim position {self._position + 1}, and nothing says which was committed",
+                position=self._position + 1,
+            )
+        return chosen[0] if len(chosen) == 1 else None
+
+    def _beyond(self) -> bool:
+        return any(position > self._position for position in self._pieces)
+
+    def _newest_whole(self) -> Snapshot | None:
+        """The newest snapshot beyond where the rebuild stands of which every piece is here."""
+        for position in sorted(self._pieces, reverse=True):
+            if position <= self._position:
+                return None
+            try:
+                return join_pieces(self._pieces.pop(position))
+            except SnapshotDamaged:
+                continue
+        return None

@@ -1,0 +1,1 @@
+"""Witnesses: servers that keep blobs for clusters, on machines of their own. A validator signs for what it keeps."""
