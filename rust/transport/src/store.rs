@@ -191,7 +191,7 @@ impl Extent {
     pub fn pinnable(&self) -> Option<Span> {
         match &self.memory {
             Memory::Lent { mapping, .. } => Some(mapping.span()),
-            Memory::Owned(_) => None,
+            Memory::Owned(pages) => pages.is_plain().then(|| pages.span()),
         }
     }
 

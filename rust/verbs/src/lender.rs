@@ -16,7 +16,7 @@ use crate::VerbsError;
 use crate::ffi::{Bounds, CompletionQueue, QueuePair};
 use crate::rail::Rail;
 use crate::record::EndpointRecord;
-use crate::table::{Given, Table};
+use crate::table::{Given, LEASE, Table};
 use crate::words::{self, KeyRequest};
 
 /// How often leases and grants are looked at while there are sessions: no right outlives its end by more.
@@ -54,7 +54,20 @@ impl Lender {
     /// # Errors
     /// When the device gives no memory or queue, or threads cannot be started.
     pub fn start(rail: &Arc<Rail>, server: &Arc<Server>, now_ms: fn() -> u64) -> Result<Self, VerbsError> {
-        let table = Arc::new(Table::new(rail)?);
+        Self::start_with(rail, server, now_ms, LEASE)
+    }
+
+    /// As [`Lender::start`], with another lease.
+    ///
+    /// # Errors
+    /// As [`Lender::start`].
+    pub fn start_with(
+        rail: &Arc<Rail>,
+        server: &Arc<Server>,
+        now_ms: fn() -> u64,
+        lease: Duration,
+    ) -> Result<Self, VerbsError> {
+        let table = Arc::new(Table::new(rail, lease)?);
         let completions = CompletionQueue::new(rail.device(), 1)?;
         let bounds = Bounds { work: 1, receives: 1, inline_bytes: 0, answers: true };
         let published = QueuePair::new(rail.domain(), &completions, bounds, rail.sequence()?)?;

@@ -2,11 +2,13 @@
 //!
 //! Reading order: [`Rail`] is what a process has of it; [`Lender`] lends over it what a server lends over TCP, from the
 //! table of sessions and keys; [`RdmaLane`] is the other end, a lane that goes back to TCP whenever something is amiss, and
-//! [`RdmaUpgrade`] makes one of a TCP lane. `words` is what the two ends say to each other beside the work, `path` one
+//! [`RdmaUpgrade`] makes one of a TCP lane. [`RdmaDialer`] brings up
+//! lanes for drivers that never wait. `words` is what the two ends say to each other beside the work, `path` one
 //! queue pair at work, and `ffi` the only place with unsafe code.
 
 #![deny(unsafe_code)]
 
+mod driven;
 mod error;
 #[expect(unsafe_code, reason = "the library is C; every block says what it rests on")]
 pub mod ffi;
@@ -18,6 +20,7 @@ mod record;
 mod table;
 mod words;
 
+pub use driven::RdmaDialer;
 pub use error::{Status, VerbsError};
 pub use lane::{RdmaLane, RdmaUpgrade, Way};
 pub use lender::Lender;

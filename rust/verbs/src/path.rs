@@ -6,6 +6,7 @@
 //! more; whoever owns it goes another way.
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -146,6 +147,20 @@ impl Path {
     /// The bytes of a piece.
     pub fn bytes(&self, piece: &Piece) -> Span {
         self.part(piece.at, piece.length)
+    }
+
+    /// Asks for the descriptor to become readable with the next completion, and takes what it told before.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn arm(&self) -> Result<(), VerbsError> {
+        self.completions.take_tellings();
+        self.completions.arm()
+    }
+
+    /// What to sleep on once it is armed.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.completions.as_fd()
     }
 
     /// Gives the oldest piece's room back.

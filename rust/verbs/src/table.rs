@@ -73,6 +73,7 @@ struct State {
 pub struct Table {
     rail: Arc<Rail>,
     completions: Arc<CompletionQueue>,
+    lease: Duration,
     beacon: MemoryRegion,
     state: Mutex<State>,
 }
@@ -86,11 +87,11 @@ pub enum Given {
 }
 
 impl Table {
-    /// An empty table.
+    /// An empty table, whose sessions last for `lease` after each word of their holders.
     ///
     /// # Errors
     /// When the device gives no memory or queue.
-    pub fn new(rail: &Arc<Rail>) -> Result<Self, VerbsError> {
+    pub fn new(rail: &Arc<Rail>, lease: Duration) -> Result<Self, VerbsError> {
         let page = Mapping::anonymous(weft_sys::memory::PAGE_BYTES, true)
             .map_err(|cause| VerbsError::Call { doing: "mapping a page", cause })?;
         page.span().copy_from(&BEACON);
@@ -98,6 +99,7 @@ impl Table {
         Ok(Self {
             rail: Arc::clone(rail),
             completions: CompletionQueue::new(rail.device(), 16)?,
+            lease,
             beacon: MemoryRegion::register(rail.domain(), span, Access::RemoteRead, Arc::new(page))?,
             state: Mutex::new(State { version: 1, ..State::default() }),
         })
@@ -122,12 +124,12 @@ impl Table {
             Ok::<_, VerbsError>((session, queue_pair, own))
         };
         let (session, queue_pair, own) = make().map_err(|error| refused(&error))?;
-        let made = Session { sender: sender.to_owned(), queue_pair, lease_until: now + LEASE, holds: Vec::new() };
+        let made = Session { sender: sender.to_owned(), queue_pair, lease_until: now + self.lease, holds: Vec::new() };
         self.state().sessions.insert(session, made);
         Ok(Connected {
             side: own,
             session,
-            lease_ms: u64::try_from(LEASE.as_millis()).expect("short"),
+            lease_ms: u64::try_from(self.lease.as_millis()).expect("short"),
             beacon_address: self.beacon.address(),
             beacon_key: self.beacon.remote_key(),
         })
@@ -140,8 +142,8 @@ impl Table {
     pub fn renew(&self, session: u64, sender: &str, now: Instant) -> Result<(u64, u64), Refusal> {
         let mut state = self.state();
         let version = state.version;
-        session_of(&mut state, session, sender)?.lease_until = now + LEASE;
-        Ok((u64::try_from(LEASE.as_millis()).expect("short"), version))
+        session_of(&mut state, session, sender)?.lease_until = now + self.lease;
+        Ok((u64::try_from(self.lease.as_millis()).expect("short"), version))
     }
 
     /// Ends a session: once this returns nothing of it lands. One that is over already is ended.

@@ -15,10 +15,13 @@ use asking::{header, open, read, read_until, write};
 use fake::{Fake, Fault};
 use proptest::prelude::*;
 use weft_sys::memory::{Mapping, Span};
-use weft_transport::{Lane, PageState, Pages, Peer, PeerAddress, Request, Server, TcpLane};
+use weft_transport::{
+    Driven, Finished, Forgotten, Lane, Outcome, PageState, Pages, Payload, Peer, PeerAddress, PeerIdentity, Request,
+    Server, Submission, TcpLane,
+};
 use weft_verbs::ffi::layout::*;
 use weft_verbs::ffi::{Access, Bounds, CompletionQueue, MemoryRegion, QueuePair, Verb, Work};
-use weft_verbs::{EndpointRecord, Lender, Rail, RdmaLane, RdmaUpgrade, VerbsError, Way};
+use weft_verbs::{EndpointRecord, Lender, Rail, RdmaDialer, RdmaLane, RdmaUpgrade, VerbsError, Way};
 use weft_wire::{Grant, Kind, Mode, Range, Rights};
 use world::*;
 
@@ -42,9 +45,13 @@ fn connect(server: &Server, rail: &Arc<Rail>, expected: Option<EndpointRecord>) 
 }
 
 fn pair() -> Pair {
+    pair_with(Duration::from_secs(30))
+}
+
+fn pair_with(lease: Duration) -> Pair {
     let (near, far) = (Fake::plug_in(), Fake::plug_in());
     let server = Arc::new(lender());
-    let lender = Lender::start(&rail(&far), &server, now_ms).unwrap();
+    let lender = Lender::start_with(&rail(&far), &server, now_ms, lease).unwrap();
     let rail = rail(&near);
     let lane = connect(&server, &rail, Some(lender.record()));
     Pair { lane, rail, lender, server, near, far }
@@ -363,6 +370,145 @@ fn a_lender_that_gives_rdma_up_ends_its_sessions_and_answers_whoever_asks() {
     assert_eq!(read(&mut pair.lane, handle, 0, 1 << 20).unwrap(), bytes);
     pair.why();
     pair.end();
+}
+
+#[test]
+fn a_session_nobody_renews_ends_and_a_lane_that_was_idle_has_a_new_one_at_once() {
+    let mut pair = pair_with(Duration::from_millis(400));
+    let handle = pair.open(9, &grant());
+    write(&mut pair.lane, handle, 0, b"before").unwrap();
+    until(|| pair.lender.counts().0 == 0);
+    assert_eq!(read(&mut pair.lane, handle, 0, 6).unwrap(), b"before");
+    assert_eq!(pair.lane.way(), Way::Rdma);
+    assert_eq!(pair.rail.counters.fallbacks.load(Ordering::Relaxed), 0);
+    // One that is used is renewed as it goes.
+    let until_then = Instant::now() + Duration::from_millis(900);
+    while Instant::now() < until_then {
+        read(&mut pair.lane, handle, 0, 6).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((pair.lender.counts().0, pair.lane.way()), (1, Way::Rdma));
+    pair.end();
+}
+
+/// Submits, and drives the lane until that is finished.
+fn drive(lane: &mut dyn Driven, submission: Submission) -> Result<Outcome, &'static str> {
+    let (id, deadline) = (submission.id, soon());
+    let mut finished: Vec<Finished> = Vec::new();
+    lane.submit(submission);
+    loop {
+        let moved = lane.advance(&mut finished).map_err(|error| error.code())?;
+        if let Some(found) = finished.iter().position(|finished| finished.id == id) {
+            return Ok(finished.swap_remove(found).outcome);
+        }
+        assert!(Instant::now() < deadline, "nothing finished");
+        if !moved && let Some((descriptor, interest)) = lane.readiness() {
+            weft_sys::event::wait_for(descriptor, interest, Duration::from_millis(20)).unwrap();
+        }
+    }
+}
+
+fn submission(id: u64, kind: Kind, handle: u64, offset: u64, payload: Payload, into: Vec<Span>) -> Submission {
+    let length = if kind == Kind::Read { into.iter().map(|span| span.len()).sum() } else { payload.len() };
+    Submission { id, header: header(kind, handle, offset, length), ranges: Arc::new([]), payload, into }
+}
+
+/// A lane nobody waits on, with the extent open and its key given.
+fn driven(pair: &Pair, dialer: &RdmaDialer) -> (Box<dyn Driven>, u64) {
+    let mut lane = dialer.dial(soon()).unwrap();
+    assert_eq!(lane.transport(), "rdma");
+    let opening = [&weft_wire::encode_opening(5, 1)[..], &grant()].concat();
+    let mut open = submission(1, Kind::Open, 0, 0, Payload::Owned(opening), Vec::new());
+    open.header.tag = LENDER_LIFE;
+    let Ok(Outcome::Done(answer, _)) = drive(lane.as_mut(), open) else { panic!("it was not opened") };
+    let before = pair.near.posted();
+    until(|| {
+        let mut back = [0; 8];
+        let read = submission(2, Kind::Read, answer.handle, 0, Payload::Empty, vec![Span::of(&mut back)]);
+        assert!(matches!(drive(lane.as_mut(), read), Ok(Outcome::Done(..))));
+        pair.near.posted() > before
+    });
+    (lane, answer.handle)
+}
+
+fn dialer(pair: &Pair) -> RdmaDialer {
+    let peer = PeerIdentity { name: "lender".to_owned(), incarnation: LENDER_LIFE };
+    let record = Some(pair.lender.record());
+    RdmaDialer::new(&pair.rail, pair.server.address(), peer, Arc::new(borrower()), options(), record)
+}
+
+#[test]
+fn a_lane_nobody_waits_on_moves_every_size_and_refuses_as_tcp_does() {
+    let pair = pair();
+    let dialer = dialer(&pair);
+    let (mut lane, handle) = driven(&pair, &dialer);
+    for (seed, length) in [(1, 1), (2, 4096), (3, 262_145), (4, 3 << 20)] {
+        let bytes = pattern(length, seed);
+        let write = submission(10, Kind::Write, handle, 77, Payload::Spans(vec![Span::of_const(&bytes)]), Vec::new());
+        assert!(matches!(drive(lane.as_mut(), write), Ok(Outcome::Done(..))));
+        let mut back = vec![0; length];
+        let (head, tail) = back.split_at_mut(length / 2);
+        let into = vec![Span::of(head), Span::of(tail)];
+        let read = submission(11, Kind::Read, handle, 77, Payload::Empty, into);
+        assert!(matches!(drive(lane.as_mut(), read), Ok(Outcome::Done(..))));
+        assert_eq!(back, bytes, "{length} bytes");
+    }
+    let mut back = [0; 8];
+    let outside = submission(12, Kind::Read, handle, EXTENT_BYTES, Payload::Empty, vec![Span::of(&mut back)]);
+    assert!(
+        matches!(drive(lane.as_mut(), outside), Ok(Outcome::Refused(refusal)) if refusal.code.name() == "out_of_range")
+    );
+    assert_eq!(lane.outstanding(), 0);
+    drop((lane, dialer));
+    until(|| pair.lender.counts().0 == 1);
+    pair.end();
+}
+
+#[test]
+fn what_is_given_up_touches_no_memory_any_more_and_the_lane_goes_on() {
+    let pair = pair();
+    let dialer = dialer(&pair);
+    let (mut lane, handle) = driven(&pair, &dialer);
+    let mut untouched = vec![7; 3 << 20];
+    let into = vec![Span::of(&mut untouched)];
+    lane.submit(submission(20, Kind::Read, handle, 0, Payload::Empty, into.clone()));
+    assert_eq!(lane.forget(20), Forgotten::Unsent);
+    lane.submit(submission(21, Kind::Read, handle, 0, Payload::Empty, into));
+    let mut finished = Vec::new();
+    lane.advance(&mut finished).unwrap();
+    if finished.is_empty() {
+        untouched.fill(7);
+        assert_eq!(lane.forget(21), Forgotten::Sent);
+    }
+    assert_eq!(lane.forget(99), Forgotten::Unknown);
+    let mut back = [1; 8];
+    let read = submission(22, Kind::Read, handle, 0, Payload::Empty, vec![Span::of(&mut back)]);
+    assert!(matches!(drive(lane.as_mut(), read), Ok(Outcome::Done(..))));
+    assert_eq!(back, [0; 8]);
+    if finished.is_empty() {
+        assert!(untouched.iter().all(|byte| *byte == 7), "a request that was given up came through");
+    }
+    drop((lane, dialer));
+    pair.end();
+}
+
+#[test]
+fn a_lane_nobody_waits_on_breaks_with_its_queue_pair_and_the_next_is_left_to_tcp() {
+    for fault in [Fault::Ends(IBV_WC_RETRY_EXC_ERR), Fault::Removed, Fault::Refused(libc::ENOMEM)] {
+        let pair = pair();
+        let dialer = dialer(&pair);
+        let (mut lane, handle) = driven(&pair, &dialer);
+        pair.near.inject(0, fault);
+        let mut back = [0; 4096];
+        let read = submission(30, Kind::Read, handle, 0, Payload::Empty, vec![Span::of(&mut back)]);
+        assert_eq!(drive(lane.as_mut(), read), Err("disconnected"), "{fault:?}");
+        assert_eq!(lane.advance(&mut Vec::new()).unwrap_err().code(), "closed");
+        assert_eq!(dialer.dial(soon()).err().unwrap().code(), "unreachable", "not again at once");
+        assert!(pair.rail.said().iter().any(|said| said.contains("is reached over TCP")));
+        until(|| pair.lender.counts().0 <= 1);
+        drop((lane, dialer));
+        pair.end();
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a lane says to its peer beside the work: agreeing on queue pairs, asking for keys, staying alive, and going back.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,15 +14,77 @@ use super::{
 };
 use crate::VerbsError;
 use crate::path::Path;
-use crate::record::gid_text;
+use crate::rail::Rail;
+use crate::record::{EndpointRecord, gid_text};
 use crate::table::BEACON;
 use crate::words::{self, ANSWER_BYTES_MAX, Connected, Key, KeyRequest};
+
+/// Agrees on queue pairs over `tcp`, on which nothing is outstanding, and reads the beacon: only a path that carried bytes
+/// is used.
+pub fn agree(
+    tcp: &mut dyn Lane,
+    rail: &Arc<Rail>,
+    expected: Option<EndpointRecord>,
+    spin: Duration,
+    deadline: Instant,
+) -> Result<Online, Trouble> {
+    let mut path = Path::new(rail, spin)?;
+    let answer = ask(tcp, words::TOPIC_CONNECT, &words::encode_connect(&path.side()), deadline)?;
+    let connected = Connected::decode(&answer)?;
+    if let Some(expected) = expected
+        && (expected.gid, expected.lid) != (connected.side.gid, connected.side.lid)
+    {
+        return Err(Trouble::Path(VerbsError::Unavailable(format!(
+            "its endpoint record says GID {} and LID {}, it answers with {} and {}",
+            gid_text(&expected.gid),
+            expected.lid,
+            gid_text(&connected.side.gid),
+            connected.side.lid
+        ))));
+    }
+    path.connect(&connected.side)?;
+    path.read(connected.beacon_address, connected.beacon_key, BEACON.len())?;
+    let piece = path.wait(deadline)?;
+    let mut beacon = [0; BEACON.len()];
+    path.bytes(&piece).copy_to(&mut beacon);
+    path.take();
+    if beacon != BEACON {
+        return Err(Trouble::Path(VerbsError::Words("another beacon was read than there is")));
+    }
+    Ok(Online {
+        path,
+        session: connected.session,
+        lease: Duration::from_millis(connected.lease_ms),
+        renewed_at: Instant::now(),
+        version: 0,
+    })
+}
+
+/// A message that wants an answer.
+pub fn word(topic: u64, body: &[u8]) -> Header {
+    let mut header = Header::new(Kind::Message, 0);
+    header.flags = Flags::ANSWER;
+    header.tag = topic;
+    header.length = body.len() as u64;
+    header
+}
+
+fn ask(tcp: &mut dyn Lane, topic: u64, body: &[u8], deadline: Instant) -> Result<Vec<u8>, TransportError> {
+    let mut answer = vec![0u8; ANSWER_BYTES_MAX];
+    let into = [Span::of(&mut answer)];
+    let request = Request { header: word(topic, body), ranges: &[], payload: &[Span::of_const(body)] };
+    tcp.post(request, deadline)?;
+    let reply = tcp.begin(&into, deadline)?;
+    let bytes = tcp.fill(&into, reply.filled, reply.bytes(), deadline)?;
+    answer.truncate(bytes);
+    Ok(answer)
+}
 
 impl RdmaLane {
     /// Agrees on queue pairs and reads the beacon: only a path that carried bytes is used.
     pub(super) fn go_online(&mut self, deadline: Instant) -> Result<(), TransportError> {
         let deadline = deadline.min(Instant::now() + CONNECT_MAX);
-        match self.try_online(deadline) {
+        match agree(self.tcp.as_mut(), &self.rail, self.expected, self.spin, deadline) {
             Ok(online) => {
                 let (device, peer) = (self.rail.device().name().to_owned(), self.tcp.peer().name.clone());
                 self.rail.say(format!("{peer} is reached over RDMA ({device})"));
@@ -41,39 +104,6 @@ impl RdmaLane {
         }
     }
 
-    pub(super) fn try_online(&mut self, deadline: Instant) -> Result<Online, Trouble> {
-        let mut path = Path::new(&self.rail, self.spin)?;
-        let answer = self.ask(words::TOPIC_CONNECT, &words::encode_connect(&path.side()), deadline)?;
-        let connected = Connected::decode(&answer)?;
-        if let Some(expected) = self.expected
-            && (expected.gid, expected.lid) != (connected.side.gid, connected.side.lid)
-        {
-            return Err(Trouble::Path(VerbsError::Unavailable(format!(
-                "its endpoint record says GID {} and LID {}, it answers with {} and {}",
-                gid_text(&expected.gid),
-                expected.lid,
-                gid_text(&connected.side.gid),
-                connected.side.lid
-            ))));
-        }
-        path.connect(&connected.side)?;
-        path.read(connected.beacon_address, connected.beacon_key, BEACON.len())?;
-        let piece = path.wait(deadline)?;
-        let mut beacon = [0; BEACON.len()];
-        path.bytes(&piece).copy_to(&mut beacon);
-        path.take();
-        if beacon != BEACON {
-            return Err(Trouble::Path(VerbsError::Words("another beacon was read than there is")));
-        }
-        Ok(Online {
-            path,
-            session: connected.session,
-            lease: Duration::from_millis(connected.lease_ms),
-            renewed_at: Instant::now(),
-            version: 0,
-        })
-    }
-
     pub(super) fn stay_offline(&mut self, error: &VerbsError) {
         self.why_not = error.to_string();
         self.retry_at = Instant::now() + self.retry_pause;
@@ -83,18 +113,7 @@ impl RdmaLane {
 
     /// A message over TCP and its answer. Nothing may be outstanding there.
     pub(super) fn ask(&mut self, topic: u64, body: &[u8], deadline: Instant) -> Result<Vec<u8>, TransportError> {
-        let mut header = Header::new(Kind::Message, 0);
-        header.flags = Flags::ANSWER;
-        header.tag = topic;
-        header.length = body.len() as u64;
-        let mut answer = vec![0u8; ANSWER_BYTES_MAX];
-        let into = [Span::of(&mut answer)];
-        let tcp = &mut self.tcp;
-        tcp.post(Request { header, ranges: &[], payload: &[Span::of_const(body)] }, deadline)?;
-        let reply = tcp.begin(&into, deadline)?;
-        let bytes = tcp.fill(&into, reply.filled, reply.bytes(), deadline)?;
-        answer.truncate(bytes);
-        Ok(answer)
+        ask(self.tcp.as_mut(), topic, body, deadline)
     }
 
     /// Keeps the session alive, or finds that it is over; and comes back to RDMA after a while. Between requests only.
@@ -111,6 +130,12 @@ impl RdmaLane {
         };
         if now < online.renewed_at + online.lease / 3 {
             return Ok(());
+        }
+        if now >= online.renewed_at + online.lease && self.outstanding.is_empty() {
+            // Nothing was asked for so long that the session is over: that is no failure, and a new one is had at once.
+            self.online = None;
+            self.forget_keys();
+            return self.go_online(deadline);
         }
         let session = online.session;
         match self.ask(words::TOPIC_RENEW, &session.to_le_bytes(), deadline) {

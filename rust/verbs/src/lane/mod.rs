@@ -16,7 +16,7 @@
 //! key that was taken back comes from there too. What if that answer does not come? Then the lane is broken as any lane,
 //! and its writer's next epoch fences what is left.
 
-mod agreeing;
+pub(crate) mod agreeing;
 mod moving;
 
 use std::collections::{HashMap, VecDeque};
@@ -36,17 +36,17 @@ use crate::words::{self, Key};
 /// Requests posted and not completed on one lane, as on every lane.
 const OUTSTANDING_MAX: usize = 256;
 /// Time to agree on queue pairs and to read the beacon; after it the lane starts on TCP.
-const CONNECT_MAX: Duration = Duration::from_secs(2);
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// After a way back to TCP the next attempt waits this long, and twice as long each time.
-const RETRY_FIRST: Duration = Duration::from_secs(5);
+pub(crate) const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// It never waits longer.
-const RETRY_MAX: Duration = Duration::from_secs(60);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(60);
 /// First pause before a key that was not there yet is asked for again; it doubles.
-const KEY_PAUSE_FIRST: Duration = Duration::from_millis(10);
+pub(crate) const KEY_PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// Longest such pause.
-const KEY_PAUSE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const KEY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A key is not used when its grant ends within this time: the request would still be under way.
-const KEY_MARGIN: Duration = Duration::from_millis(100);
+pub(crate) const KEY_MARGIN: Duration = Duration::from_millis(100);
 /// How long a lane that closes tries to say so.
 const PARTING_MAX: Duration = Duration::from_millis(100);
 
@@ -59,26 +59,26 @@ pub enum Way {
     Tcp(String),
 }
 
-struct Online {
-    path: Path,
-    session: u64,
-    lease: Duration,
-    renewed_at: Instant,
-    version: u64,
+pub(crate) struct Online {
+    pub(crate) path: Path,
+    pub(crate) session: u64,
+    pub(crate) lease: Duration,
+    pub(crate) renewed_at: Instant,
+    pub(crate) version: u64,
 }
 
 /// What is known of an extent's key.
-enum KeyState {
+pub(crate) enum KeyState {
     Wanted { after: Instant, pause: Duration },
     Held { key: Key, until: Instant },
     Never,
 }
 
-struct Opening {
-    index: u64,
-    incarnation: u64,
-    bytes: Vec<u8>,
-    key: KeyState,
+pub(crate) struct Opening {
+    pub(crate) index: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) key: KeyState,
 }
 
 /// A request that is outstanding, with what asking again takes.
@@ -98,16 +98,16 @@ enum By {
 }
 
 /// How far a request by queue pair is.
-struct Moving {
-    key: Key,
-    length: usize,
+pub(crate) struct Moving {
+    pub(crate) key: Key,
+    pub(crate) length: usize,
     /// Bytes whose pieces were posted.
-    posted: usize,
+    pub(crate) posted: usize,
     /// The range the next piece is of, and how far into it.
-    range: usize,
-    within: u64,
+    pub(crate) range: usize,
+    pub(crate) within: u64,
     /// Bytes done and taken.
-    taken: usize,
+    pub(crate) taken: usize,
 }
 
 /// How a begun answer goes on.
@@ -165,7 +165,7 @@ impl Upgrade for RdmaUpgrade {
 }
 
 /// Why something over the queue pair did not work out.
-enum Trouble {
+pub(crate) enum Trouble {
     /// The queue pair is of no use; TCP may be.
     Path(VerbsError),
     /// The connection is of no use either.
@@ -227,19 +227,6 @@ impl RdmaLane {
         self.begun = None;
     }
 
-    /// Whether a request may go by queue pair: all of it within the key, and allowed by it. What is not is refused by the
-    /// server, over TCP, in its own words.
-    fn fits(key: &Key, request: &Request<'_>) -> bool {
-        let inside = |range: &Range| range.length > 0 && range.end().is_some_and(|end| end <= key.length);
-        let header = &request.header;
-        let ranges = if request.ranges.is_empty() {
-            inside(&Range { offset: header.offset, length: header.length })
-        } else {
-            request.ranges.iter().all(inside)
-        };
-        ranges && (header.kind == Kind::Read || key.writable)
-    }
-
     fn begin_over_tcp(&mut self, into: &[Span], deadline: Instant) -> Result<Reply, TransportError> {
         match self.tcp.begin(into, deadline) {
             Ok(reply) => {
@@ -274,7 +261,7 @@ impl Lane for RdmaLane {
         let mut key = None;
         if matches!(header.kind, Kind::Read | Kind::Write) {
             self.look_after(deadline)?;
-            key = self.key(header.handle, deadline)?.filter(|key| Self::fits(key, &request));
+            key = self.key(header.handle, deadline)?.filter(|key| fits(key, &header, request.ranges));
         }
         let by_rdma = self.outstanding.iter().any(|entry| matches!(entry.by, By::Rdma(_)));
         let mut entry = Entry {
@@ -293,7 +280,7 @@ impl Lane for RdmaLane {
         let all_rdma = self.outstanding.iter().all(|entry| matches!(entry.by, By::Rdma(_)));
         if let Some(key) = key.filter(|_| all_rdma) {
             let length = usize::try_from(header.length).expect("a frame is at most 64 MiB");
-            entry.by = By::Rdma(Moving { key, length, posted: 0, range: 0, within: 0, taken: 0 });
+            entry.by = By::Rdma(Moving::new(key, length));
             self.outstanding.push_back(entry);
             return match self.issue() {
                 Ok(()) => Ok(()),
@@ -461,6 +448,15 @@ impl Drop for RdmaLane {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Whether a request may go by queue pair: all of it within the key, and allowed by it. What is not is refused by the server,
+/// over TCP, in its own words.
+pub(crate) fn fits(key: &Key, header: &Header, ranges: &[Range]) -> bool {
+    let inside = |range: &Range| range.length > 0 && range.end().is_some_and(|end| end <= key.length);
+    let whole = [Range { offset: header.offset, length: header.length }];
+    (if ranges.is_empty() { &whole[..] } else { ranges }).iter().all(inside)
+        && (header.kind == Kind::Read || key.writable)
 }
 
 fn zero(span: Span) {

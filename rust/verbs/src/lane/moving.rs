@@ -5,11 +5,52 @@ use std::time::Instant;
 
 use weft_sys::memory::Span;
 use weft_transport::TransportError;
-use weft_wire::{Kind, Range};
+use weft_wire::{Header, Kind, Range};
 
-use super::{By, RdmaLane, Trouble};
+use super::{By, Moving, RdmaLane, Trouble};
 use crate::VerbsError;
-use crate::path::{PIECE_BYTES, gather, scatter};
+use crate::path::{PIECE_BYTES, Path, gather, scatter};
+use crate::words::Key;
+
+impl Moving {
+    /// A request's way, from its start.
+    pub(crate) fn new(key: Key, length: usize) -> Self {
+        Self { key, length, posted: 0, range: 0, within: 0, taken: 0 }
+    }
+
+    /// Posts its next pieces for as long as there is room. Whether all of it is posted now.
+    pub(crate) fn issue(
+        &mut self,
+        path: &mut Path,
+        header: &Header,
+        ranges: &[Range],
+        payload: &[Span],
+    ) -> Result<bool, VerbsError> {
+        let whole = [Range { offset: header.offset, length: header.length }];
+        let ranges = if ranges.is_empty() { &whole[..] } else { ranges };
+        while self.posted < self.length {
+            let range = ranges[self.range];
+            let left = usize::try_from(range.length - self.within).expect("within a frame");
+            let length = left.min(PIECE_BYTES);
+            let address = self.key.address + range.offset + self.within;
+            let posted = if header.kind == Kind::Read {
+                path.read(address, self.key.key, length)?
+            } else {
+                let skip = self.posted;
+                path.write(address, self.key.key, length, |into| gather(payload, skip, into))?
+            };
+            if !posted {
+                return Ok(false);
+            }
+            self.posted += length;
+            self.within += length as u64;
+            if self.within == range.length {
+                (self.range, self.within) = (self.range + 1, 0);
+            }
+        }
+        Ok(true)
+    }
+}
 
 impl RdmaLane {
     /// Posts as many pieces as there is room for, in the order of the requests.
@@ -17,27 +58,8 @@ impl RdmaLane {
         let Some(online) = &mut self.online else { return Ok(()) };
         for entry in &mut self.outstanding {
             let By::Rdma(moving) = &mut entry.by else { return Ok(()) };
-            while moving.posted < moving.length {
-                let whole = [Range { offset: entry.header.offset, length: entry.header.length }];
-                let ranges = if entry.ranges.is_empty() { &whole[..] } else { &entry.ranges };
-                let range = ranges[moving.range];
-                let left = usize::try_from(range.length - moving.within).expect("within a frame");
-                let length = left.min(PIECE_BYTES);
-                let address = moving.key.address + range.offset + moving.within;
-                let posted = if entry.header.kind == Kind::Read {
-                    online.path.read(address, moving.key.key, length)?
-                } else {
-                    let (payload, skip) = (&entry.payload, moving.posted);
-                    online.path.write(address, moving.key.key, length, |into| gather(payload, skip, into))?
-                };
-                if !posted {
-                    return Ok(());
-                }
-                moving.posted += length;
-                moving.within += length as u64;
-                if moving.within == range.length {
-                    (moving.range, moving.within) = (moving.range + 1, 0);
-                }
+            if !moving.issue(&mut online.path, &entry.header, &entry.ranges, &entry.payload)? {
+                return Ok(());
             }
         }
         Ok(())
