@@ -34,6 +34,8 @@ use crate::words::{self, Key, KeyRequest};
 
 /// Names of this lane's own requests: its driver counts from zero.
 const OWN: u64 = 1 << 62;
+/// A key is asked for from this many requests on: a buffer that is sent to once is not worth the pinning.
+const USES_MIN: u64 = 2;
 /// Most bytes one turn takes in: other lanes of the same driver wait meanwhile.
 const TURN_BYTES_MAX: usize = 4 << 20;
 
@@ -206,7 +208,9 @@ impl RdmaDriven {
         if age >= lease / 3 && !self.own.values().any(|own| matches!(own, Own::Renew)) {
             self.ask(words::TOPIC_RENEW, session.to_le_bytes().to_vec(), Own::Renew);
         }
-        let due = |opening: &Opening| matches!(opening.key, KeyState::Wanted { after, .. } if after <= now);
+        let due = |opening: &Opening| {
+            opening.uses >= USES_MIN && matches!(opening.key, KeyState::Wanted { after, .. } if after <= now)
+        };
         let wanted: Vec<u64> =
             self.openings.iter().filter(|(_, opening)| due(opening)).map(|(handle, _)| *handle).collect();
         for handle in wanted {
@@ -346,11 +350,13 @@ impl RdmaDriven {
         TransportError::Disconnected { peer, doing: "moving bytes over RDMA", cause }
     }
 
-    fn key(&self, submission: &Submission) -> Option<Key> {
+    fn use_key(&mut self, submission: &Submission) -> Option<Key> {
         let header = &submission.header;
         let room: usize = submission.into.iter().map(|span| span.len()).sum();
         let whole = if header.kind == Kind::Read { room } else { submission.payload.len() };
-        match &self.openings.get(&header.handle)?.key {
+        let opening = self.openings.get_mut(&header.handle)?;
+        opening.uses += 1;
+        match &opening.key {
             KeyState::Held { key, until } if Instant::now() < *until && whole as u64 == header.length => {
                 fits(key, header, &submission.ranges).then_some(*key)
             }
@@ -366,12 +372,13 @@ impl Driven for RdmaDriven {
                 if let Payload::Owned(bytes) = &submission.payload {
                     let key = KeyState::Wanted { after: Instant::now(), pause: KEY_PAUSE_FIRST };
                     let header = &submission.header;
-                    let opening = Opening { index: header.offset, incarnation: header.tag, bytes: bytes.clone(), key };
+                    let opening =
+                        Opening { index: header.offset, incarnation: header.tag, bytes: bytes.clone(), key, uses: 0 };
                     self.opening.insert(submission.id, opening);
                 }
                 self.tcp.submit(submission);
             }
-            Kind::Read | Kind::Write => match self.key(&submission) {
+            Kind::Read | Kind::Write => match self.use_key(&submission) {
                 Some(key) => {
                     let length = usize::try_from(submission.header.length).expect("a frame is at most 64 MiB");
                     self.moving.push_back(Going { submission, moving: Moving::new(key, length), orphan: false });

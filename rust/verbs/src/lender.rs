@@ -34,7 +34,7 @@ pub struct Lender {
     inbox: Arc<Inbox>,
     record: EndpointRecord,
     /// The queue pair of the record; it stays unconnected.
-    _published: QueuePair,
+    _published: Mutex<QueuePair>,
     closing: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -105,7 +105,7 @@ impl Lender {
             told,
             inbox,
             record,
-            _published: published,
+            _published: Mutex::new(published),
             closing,
             threads: Mutex::new(threads),
         })

@@ -79,6 +79,8 @@ pub(crate) struct Opening {
     pub(crate) incarnation: u64,
     pub(crate) bytes: Vec<u8>,
     pub(crate) key: KeyState,
+    /// Reads and writes asked of it so far.
+    pub(crate) uses: u64,
 }
 
 /// A request that is outstanding, with what asking again takes.
@@ -234,7 +236,7 @@ impl RdmaLane {
                 if let Some(bytes) = entry.opening.take() {
                     let (index, incarnation) = (entry.header.offset, entry.header.tag);
                     let key = KeyState::Wanted { after: Instant::now(), pause: KEY_PAUSE_FIRST };
-                    self.openings.insert(reply.header.handle, Opening { index, incarnation, bytes, key });
+                    self.openings.insert(reply.header.handle, Opening { index, incarnation, bytes, key, uses: 0 });
                 }
                 Ok(reply)
             }
