@@ -206,6 +206,7 @@ class Endpoint:
         connect_timeout_ms: int = 2000,
         drain_timeout_ms: int = 2000,
         ipc: bool = True,
+        rdma: bool = True,
     ) -> Endpoint: ...
     @property
     def host(self) -> str: ...

@@ -41,8 +41,8 @@ __all__ = [
     "Registration",
 ]
 
-TRANSPORTS: Final = ("ipc", "tcp")
-"""Best first. `ipc` where it works, and TCP where it does not."""
+TRANSPORTS: Final = ("ipc", "rdma", "tcp")
+"""Best first. `ipc` and `rdma` where they work, and TCP where they do not."""
 
 Item = tuple[Advert, int, Any]
 """A part of a vector: an advert, an offset in it, and the buffer beside it."""
@@ -246,6 +246,7 @@ class Endpoint:
             connect_timeout_ms=connect_timeout_ms,
             drain_timeout_ms=DRAIN_MS_MAX,
             ipc=transport in (None, "ipc"),
+            rdma=transport in (None, "rdma"),
         )
         return cls(native, name=name, incarnation=incarnation, cluster_id=cluster)
 
