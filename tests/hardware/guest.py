@@ -25,6 +25,10 @@ BUILD = Path(".build/rdma")
 GUEST_DEADLINE_S = 100
 APT_DEADLINE_S = 300
 MEMORY_MIB = 768
+# An emulated machine's kernel now and then falls over in its first milliseconds (once in a dozen boots, seen at 0.06 s).
+# That says nothing of the program, which had not begun; it is booted again. What happens after that counts.
+BOOTS_MAX = 3
+UP = "guest: up"
 
 PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -76,7 +80,14 @@ def main(arguments: list[str]) -> int:
     except (UnmetError, subprocess.SubprocessError, OSError) as error:
         print(f"weft: the guest cannot be made: {error}")
         return 1
-    return judge(boot(kernel, root))
+    started = time.monotonic()
+    said: list[str] = []
+    for _ in range(BOOTS_MAX):
+        said = boot(kernel, root, max(1, GUEST_DEADLINE_S - int(time.monotonic() - started)))
+        if any(UP in line for line in said):
+            break
+        print("weft: the guest's kernel did not come up")
+    return judge(said)
 
 
 def install() -> None:
@@ -269,7 +280,7 @@ class Archive:
         self._out.write(b"\0" * (-self._out.tell() % 4))
 
 
-def boot(kernel: Path, root: Path) -> list[str]:
+def boot(kernel: Path, root: Path, deadline_s: int) -> list[str]:
     """Runs the guest, prints what it says, and ends it at the deadline."""
     command = [
         "qemu-system-x86_64", "-M", "pc", "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max",
@@ -282,7 +293,7 @@ def boot(kernel: Path, root: Path) -> list[str]:
     )
     # The read below ends with the guest; the alarm ends the guest.
     signal.signal(signal.SIGALRM, lambda *_: guest.kill())
-    signal.alarm(GUEST_DEADLINE_S)
+    signal.alarm(deadline_s)
     said: list[str] = []
     try:
         assert guest.stdout is not None
@@ -294,7 +305,7 @@ def boot(kernel: Path, root: Path) -> list[str]:
         signal.alarm(0)
         guest.kill()
         guest.wait()
-    print(f"weft: the guest ran for {time.monotonic() - started:.0f} s of at most {GUEST_DEADLINE_S}")
+    print(f"weft: the guest ran for {time.monotonic() - started:.0f} s of at most {deadline_s}")
     return said
 
 

@@ -3,8 +3,8 @@
 import os
 
 from weft.config import create_secret, data_directory, find_secret, rdma_choice
-from weft.dataplane import prepare_rdma
 from weft.dataplane import endpoint as dataplane
+from weft.dataplane import prepare_rdma
 from weft.model.errors import Misconfigured
 
 
