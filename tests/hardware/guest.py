@@ -25,7 +25,7 @@ BUILD = Path(".build/rdma")
 GUEST_DEADLINE_S = 100
 APT_DEADLINE_S = 300
 MEMORY_MIB = 768
-# An emulated machine's kernel now and then falls over in its first milliseconds (once in a dozen boots, seen at 0.06 s).
+# An emulated machine's kernel now and then falls over in its first moments (once in a dozen boots, at 0.06 s).
 # That says nothing of the program, which had not begun; it is booted again. What happens after that counts.
 BOOTS_MAX = 3
 UP = "guest: up"
