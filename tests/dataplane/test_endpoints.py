@@ -1,8 +1,11 @@
 """Endpoints of one process: registered memory read and written, by every face of a transfer."""
 
 import asyncio
+import contextlib
+import gc
 import mmap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -233,6 +236,22 @@ def test_a_task_that_is_cancelled_cancels_its_transfer(pair: Pair) -> None:
         assert receive.state == "cancelled"
 
     asyncio.run(story())
+
+
+def test_a_loop_that_is_closed_leaves_no_descriptor_behind_even_when_it_was_waiting(pair: Pair) -> None:
+    async def story() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pair.to_owner.recv(bytearray(10), tag=8), 0.001)
+
+    def descriptors() -> int:
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    asyncio.run(story())
+    before = descriptors()
+    for _ in range(10):
+        asyncio.run(story())
+    assert descriptors() <= before + 1
 
 
 def test_a_wait_with_a_time_of_its_own_ends_with_it_and_the_transfer_goes_on(pair: Pair) -> None:

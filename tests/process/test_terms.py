@@ -146,6 +146,7 @@ def test_a_second_coordinator_follows_and_names_the_writer(start: Callable[[], C
     refused = second.post("/v2/placements", {"model": "m"})
     assert (refused.status_code, refused.json()["code"]) == (503, "NOT_THE_WRITER")
     assert first.url in second.post("/nodes", seed_node(8)).json()["detail"]
+    assert [each.client.get("/ready").status_code for each in (first, second)] == [200, 503]
     assert "weft_reigns 0" in second.client.get("/metrics", headers={"accept": "text/plain"}).text
 
 

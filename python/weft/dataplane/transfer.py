@@ -25,12 +25,18 @@ class _Telling:
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         loop.add_reader(self.notifier.fileno(), self._ended)
 
-    def wait_for(self, loop: asyncio.AbstractEventLoop, native: _native.Transfer) -> asyncio.Future[None]:
+    async def wait_for(self, loop: asyncio.AbstractEventLoop, native: _native.Transfer) -> None:
         future = loop.create_future()
         # Transfers of two endpoints may have one number; whoever is woken for another's looks and waits on.
         self._waiting.setdefault(native.id, []).append(future)
         native.notify(self.notifier)
-        return future
+        try:
+            await future
+        finally:
+            # Whoever stops waiting is forgotten: a future that is kept would keep its loop.
+            left = [other for other in self._waiting.pop(native.id, ()) if other is not future]
+            if left:
+                self._waiting[native.id] = left
 
     def _ended(self) -> None:
         for number in self.notifier.take():

@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`Endpoint`] is what a program holds; [`Memory`] is what of its memory others may reach; [`Link`] is the
 //! way to one peer, with the lanes of those who wait; `progress` is the one thread that drives everything else, on what
-//! `track` keeps and by the rules of `carrying`. `matching` brings sends and receives together. The bytes travel on the
+//! `track` keeps and by the rules of `carrying` and `ending`. `matching` brings sends and receives together. The bytes travel on the
 //! wire of `docs/wire.md`, and `docs/transfers.md` says what all of it promises.
 
 #![forbid(unsafe_code)]
 
 mod carrying;
+mod ending;
 mod endpoint;
 mod failure;
 mod ipc;

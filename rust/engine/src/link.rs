@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use weft_sys::event;
 use weft_transport::{
     ConnectOptions, Driven, Finished, Identity, Outcome, Patience, Payload, PeerIdentity, Spin, Submission, TcpDriven,
     TransportError,
@@ -530,13 +529,12 @@ fn drive(
     let allowance = spin.allowance(started);
     let mut now = started;
     loop {
-        if now.duration_since(started) >= allowance
-            && let Some((descriptor, interest)) = driven.readiness()
-        {
-            let slice = SLEEP_SLICE.min(deadline.saturating_duration_since(now));
-            let _ = event::wait_for(descriptor, interest, slice);
-        }
-        if driven.advance(finished)? {
+        let moved = if now.duration_since(started) < allowance {
+            driven.advance(finished)?
+        } else {
+            driven.advance_sleeping(finished, SLEEP_SLICE.min(deadline.saturating_duration_since(now)))?
+        };
+        if moved {
             spin.waited(started.elapsed());
             return Ok(());
         }

@@ -10,8 +10,9 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use weft_sys::event::Interest;
+use weft_sys::event::{self, Interest};
 use weft_sys::memory::Span;
 use weft_wire::{Header, Range, Refusal};
 
@@ -101,6 +102,18 @@ pub trait Driven: Send {
     /// # Errors
     /// Whatever breaks the lane. Nothing outstanding on it will be finished, and none of its memory is touched any more.
     fn advance(&mut self, finished: &mut Vec<Finished>) -> Result<bool, TransportError>;
+
+    /// As `advance`, for a driver that has nothing else to do: sleeps until something can move, at most for `slice`.
+    ///
+    /// # Errors
+    /// As `advance`.
+    fn advance_sleeping(&mut self, finished: &mut Vec<Finished>, slice: Duration) -> Result<bool, TransportError> {
+        if let Some((descriptor, interest)) = self.readiness() {
+            // A failed wait is noticed by whatever is tried next.
+            let _ = event::wait_for(descriptor, interest, slice);
+        }
+        self.advance(finished)
+    }
 
     /// Gives one request up.
     fn forget(&mut self, id: u64) -> Forgotten;

@@ -18,7 +18,7 @@ use weft_wire::{
 use crate::{Identity, Lane, PeerIdentity, Reply, Request, Spin, TransportError};
 
 /// How long one sleep may last before the deadline is looked at again.
-const SLEEP_SLICE: Duration = Duration::from_millis(50);
+pub(crate) const SLEEP_SLICE: Duration = Duration::from_millis(50);
 /// Requests posted and not completed on one lane; what bounds the server's work and our book.
 const OUTSTANDING_MAX: usize = 256;
 /// Longest sentence of a refusal that is kept, in bytes.

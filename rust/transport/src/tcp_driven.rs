@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
-use weft_sys::event::Interest;
+use weft_sys::event::{self, Interest};
 use weft_sys::memory::Span;
 use weft_sys::socket::{self, Wait};
 use weft_wire::{
@@ -18,7 +19,7 @@ use weft_wire::{
 
 use crate::driven::{Driven, Finished, Forgotten, Outcome, Payload, Submission};
 use crate::peer::zero;
-use crate::tcp::{ConnectOptions, TcpLane, spans_bytes, tail};
+use crate::tcp::{ConnectOptions, SLEEP_SLICE, TcpLane, spans_bytes, tail};
 use crate::{Identity, Lane, PeerIdentity, TransportError};
 
 /// What one receive may bring of several small answers.
@@ -74,6 +75,8 @@ pub struct TcpDriven {
     start: usize,
     end: usize,
     body: Option<Body>,
+    /// Whether the next receive may sleep, for a slice of the socket's.
+    wait: Wait,
     open: bool,
 }
 
@@ -109,6 +112,7 @@ impl TcpDriven {
             start: 0,
             end: 0,
             body: None,
+            wait: Wait::No,
             open: true,
         })
     }
@@ -379,7 +383,7 @@ impl TcpDriven {
 
     /// What waits in the socket, into `spans`; nothing when nothing does.
     fn receive_some(&mut self, spans: &[Span]) -> Result<Option<usize>, TransportError> {
-        match socket::receive(&self.stream, spans, Wait::No) {
+        match socket::receive(&self.stream, spans, std::mem::replace(&mut self.wait, Wait::No)) {
             Ok(0) => Err(self.disconnected("receiving", None)),
             Ok(got) => Ok(Some(got)),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
@@ -433,6 +437,18 @@ impl Driven for TcpDriven {
                 return Ok(moved);
             }
         }
+    }
+
+    fn advance_sleeping(&mut self, finished: &mut Vec<Finished>, slice: Duration) -> Result<bool, TransportError> {
+        if !self.outgoing.is_empty() || slice < SLEEP_SLICE {
+            if let Some((descriptor, interest)) = self.readiness() {
+                let _ = event::wait_for(descriptor, interest, slice);
+            }
+        } else {
+            // Asleep in the receive itself: no other call stands between the wake-up and the bytes.
+            self.wait = Wait::Yes;
+        }
+        self.advance(finished)
     }
 
     fn forget(&mut self, id: u64) -> Forgotten {

@@ -71,6 +71,8 @@ impl Neighbour {
             conversation,
             process: who.process,
             slate,
+            word: number(12),
+            word_at: number(20),
             peer: self.peer.clone(),
             now_ms: self.now_ms,
             asking: VecDeque::new(),
@@ -109,6 +111,9 @@ struct IpcLane {
     conversation: Conversation,
     process: i32,
     slate: Slate,
+    /// The word on the slate, and where it lies in the owner's memory.
+    word: u64,
+    word_at: u64,
     peer: PeerIdentity,
     now_ms: fn() -> u64,
     /// Attaches sent and not answered; nothing for one that was given up.
@@ -215,6 +220,15 @@ impl IpcLane {
             Payload::Spans(spans) if write => spans,
             _ => &submission.into,
         };
+        // A process that ended leaves its number to another. A read brings the owner's word with its bytes, in one copy: it
+        // is still the owner's memory then. A write asks the connection, whose end the kernel tells.
+        let mut word = [0u8; 8];
+        let mut local: Vec<Span> = Vec::with_capacity(spans.len() + 1);
+        if !write {
+            remote.push(Remote { base: self.word_at, length: word.len() });
+            local.extend_from_slice(spans);
+            local.push(Span::of(&mut word));
+        }
         let (gate, inside) = self.slate.place(attached.place);
         // Counted before the gate is read: an owner that shuts it either is seen here, or sees this one inside.
         inside.fetch_add(1, Ordering::SeqCst);
@@ -227,13 +241,12 @@ impl IpcLane {
             let copied = if write {
                 write_memory(self.process, &remote, spans)
             } else {
-                read_memory(self.process, &remote, spans)
+                read_memory(self.process, &remote, &local)
             };
             copied.map(|()| Outcome::Done(Header::new(Kind::Reply, 0), Vec::new()))
         };
         inside.fetch_sub(1, Ordering::SeqCst);
-        // A process that ended leaves its number to another: what was read then may be somebody else's.
-        if !write && matches!(result, Ok(Outcome::Done(..))) && self.conversation.is_over() {
+        if !write && matches!(result, Ok(Outcome::Done(..))) && u64::from_le_bytes(word) != self.word {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         result
