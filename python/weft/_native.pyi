@@ -5,6 +5,7 @@ Units are in the names. Every call that can wait releases the GIL and takes `tim
 """
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any, Final, Literal, final
 
 from typing_extensions import Buffer
@@ -22,6 +23,8 @@ __all__ = [
     "UnpackBlock",
     "Window",
     "machine_report",
+    "rdma_report",
+    "use_rdma",
     "wire_vectors",
 ]
 
@@ -29,6 +32,8 @@ LIMITS: Final[dict[str, int]]
 
 def wire_vectors() -> dict[str, bytes]: ...
 def machine_report() -> dict[str, str | int | bool]: ...
+def use_rdma(*, device: str | None = None, library: str | PathLike[str] | None = None) -> str: ...
+def rdma_report() -> dict[str, Any] | None: ...
 
 @final
 class Server:
@@ -51,6 +56,7 @@ class Server:
     def host(self) -> str: ...
     @property
     def port(self) -> int: ...
+    def lend_rdma(self) -> tuple[int, int, str, int] | None: ...
     def reserve_extent(self, region_id: str, index: int, size_bytes: int, generation: int) -> None: ...
     def raise_generation(self, region_id: str, generation: int, timeout_ms: int = 2000) -> None: ...
     def release_extent(self, region_id: str, index: int) -> None: ...
@@ -203,6 +209,7 @@ class Endpoint:
         drain_timeout_ms: int = 2000,
         ipc: bool = True,
         bounce: bool = False,
+        rdma: bool = True,
     ) -> Endpoint: ...
     @property
     def host(self) -> str: ...

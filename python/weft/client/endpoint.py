@@ -2,8 +2,9 @@
 
 import os
 
-from weft.config import create_secret, data_directory, find_secret
+from weft.config import create_secret, data_directory, find_secret, rdma_choice
 from weft.dataplane import endpoint as dataplane
+from weft.dataplane import prepare_rdma
 from weft.model.errors import Misconfigured
 
 
@@ -26,6 +27,8 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
     if transport not in (None, *dataplane.TRANSPORTS):
         known_ones = ", ".join(dataplane.TRANSPORTS)
         raise Misconfigured(f"WEFT_TRANSPORT is one of {known_ones}, not {transport!r}", variable="WEFT_TRANSPORT")
+    if transport in (None, "rdma"):
+        prepare_rdma(rdma_choice(os.environ))
     return dataplane.Endpoint.listen(
         secret=known,
         name=name,

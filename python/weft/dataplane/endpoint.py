@@ -41,8 +41,9 @@ __all__ = [
     "Registration",
 ]
 
-TRANSPORTS: Final = ("ipc", "tcp", "tcpx")
-"""`ipc` where it works, and TCP where it does not. `tcpx`, TCP through a bounce buffer, only for who asks for it."""
+TRANSPORTS: Final = ("ipc", "rdma", "tcp", "tcpx")
+"""Best first: `ipc` and `rdma` where they work, and TCP where they do not. `tcpx`, TCP through a bounce buffer, only for who
+asks for it."""
 
 Item = tuple[Advert, int, Any]
 """A part of a vector: an advert, an offset in it, and the buffer beside it."""
@@ -247,6 +248,7 @@ class Endpoint:
             drain_timeout_ms=DRAIN_MS_MAX,
             ipc=transport in (None, "ipc"),
             bounce=transport == "tcpx",
+            rdma=transport in (None, "rdma"),
         )
         return cls(native, name=name, incarnation=incarnation, cluster_id=cluster)
 

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use weft_sys::memory::Span;
 use weft_sys::neighbour;
 use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions};
+use weft_verbs::{EndpointRecord, Lender, Rail, RdmaDialer};
 use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
 use crate::Failure;
@@ -22,6 +23,7 @@ use crate::memory::{Memory, MemoryCounts};
 use crate::notices::{Notice, Notices};
 use crate::piece::{Direction, Part, check, cut};
 use crate::progress::{After, Command, Core, Mailbox, TRANSFERS_MAX};
+use crate::rdma::{ByQueuePair, Rdma};
 use crate::router::Router;
 use crate::track::PIECE_BYTES_MAX;
 use crate::transfer::Transfer;
@@ -61,6 +63,8 @@ pub struct Endpoint {
     router: Arc<Router>,
     /// Answers neighbours; none where there are no UNIX sockets, or they are not wanted.
     owner: Option<Owner>,
+    /// Queue pairs; none until a device is taken into use.
+    rdma: OnceLock<Rdma>,
     mailbox: Arc<Mailbox>,
     links: Mutex<HashMap<u64, Arc<Link>>>,
     link_next: AtomicU64,
@@ -137,6 +141,7 @@ impl Endpoint {
             notices,
             router,
             owner,
+            rdma: OnceLock::new(),
             mailbox,
             links: Mutex::default(),
             link_next: AtomicU64::new(1),
@@ -232,9 +237,17 @@ impl Endpoint {
     fn keep(&self, link: Link, deadline: Instant) -> Arc<Link> {
         let (ours, theirs) = (self.router.greeting(), &link.greeting);
         let near = !ours.machine.is_empty() && ours.machine == theirs.machine && ours.user == theirs.user;
+        let mut shorter = false;
         if near && !theirs.socket.is_empty() {
             let shortcut = Neighbour::new(theirs.socket.clone(), link.peer.clone(), self.now_ms);
-            link.try_shortcut(Arc::new(shortcut), deadline);
+            shorter = link.try_shortcut(Arc::new(shortcut), deadline);
+        }
+        if let Some(rdma) = self.rdma.get()
+            && !shorter
+        {
+            let (identity, options) = (Arc::clone(&self.identity), self.connect.clone());
+            let dialer = RdmaDialer::new(&rdma.rail, link.address, link.peer.clone(), identity, options, None);
+            link.try_shortcut(Arc::new(ByQueuePair(dialer)), deadline);
         }
         if let Some(tcpx) = *self.bounce.lock().unwrap_or_else(PoisonError::into_inner) {
             let shortcut = Bounced {
@@ -249,6 +262,21 @@ impl Endpoint {
         let link = Arc::new(link);
         self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(link.number, Arc::clone(&link));
         link
+    }
+
+    /// Takes an RDMA device into use, for peers that are met from now on and for those that ask. What to publish of it.
+    /// Twice is once.
+    ///
+    /// # Errors
+    /// `not_supported` when the device lends nothing.
+    pub fn use_rdma(&self, rail: &Arc<Rail>) -> Result<EndpointRecord, Failure> {
+        self.check_open()?;
+        if let Some(rdma) = self.rdma.get() {
+            return Ok(rdma.lender.record());
+        }
+        let lender = Lender::start(rail, &self.server, self.now_ms)
+            .map_err(|error| Failure::new("not_supported", &self.identity.name, error.to_string()))?;
+        Ok(self.rdma.get_or_init(|| Rdma { rail: Arc::clone(rail), lender }).lender.record())
     }
 
     /// Gives a link up: what is under way on it fails as `closed`.
@@ -446,6 +474,9 @@ impl Endpoint {
         if let Some(owner) = &self.owner {
             owner.close();
             self.memory.ask_nobody();
+        }
+        if let Some(rdma) = self.rdma.get() {
+            rdma.lender.close();
         }
         self.server.close();
     }

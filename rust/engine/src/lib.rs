@@ -19,6 +19,7 @@ mod memory;
 mod notices;
 mod piece;
 mod progress;
+mod rdma;
 mod router;
 mod track;
 mod transfer;

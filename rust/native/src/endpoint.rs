@@ -34,7 +34,7 @@ type Notice<'py> = (String, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50, connect_timeout_ms=2000, drain_timeout_ms=2000, ipc=true, bounce=false))]
+    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50, connect_timeout_ms=2000, drain_timeout_ms=2000, ipc=true, bounce=false, rdma=true))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only in Python, where each has its name")]
     fn new(
         py: Python<'_>,
@@ -51,6 +51,7 @@ impl Endpoint {
         drain_timeout_ms: u64,
         ipc: bool,
         bounce: bool,
+        rdma: bool,
     ) -> PyResult<Self> {
         // Looked at here for its sentences; the engine makes its own.
         let _ = identity(cluster_id, secret, name.clone(), incarnation)?;
@@ -84,6 +85,12 @@ impl Endpoint {
         })?;
         if bounce {
             engine.through_bounce(TcpxOptions::default());
+        }
+        if let Some(rail) = crate::rdma::rail().filter(|_| rdma)
+            && let Err(failure) = py.detach(|| engine.use_rdma(&rail))
+        {
+            // Memory that cannot be pinned, say: everything works over TCP.
+            rail.say(format!("this endpoint stays on TCP: {failure}"));
         }
         Ok(Self {
             engine: Arc::new(engine),

@@ -8,6 +8,7 @@ mod connection;
 mod endpoint;
 mod errors;
 mod peer;
+mod rdma;
 mod report;
 mod server;
 mod transfer;
@@ -21,6 +22,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("LIMITS", report::limits(module.py())?)?;
     module.add_function(wrap_pyfunction!(report::wire_vectors, module)?)?;
     module.add_function(wrap_pyfunction!(report::machine_report, module)?)?;
+    module.add_function(wrap_pyfunction!(rdma::use_rdma, module)?)?;
+    module.add_function(wrap_pyfunction!(rdma::rdma_report, module)?)?;
     module.add_class::<server::Server>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<window::Window>()?;

@@ -109,6 +109,13 @@ impl Poller {
     }
 }
 
+impl AsFd for Poller {
+    /// Readable when something that is watched is ready: a poller can be watched itself.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
 /// Waits until one descriptor is ready or `timeout` passed. Interruptions count as ready.
 pub fn wait_for(descriptor: BorrowedFd<'_>, interest: Interest, timeout: Duration) -> io::Result<()> {
     let mut flags = PollFlags::empty();

@@ -13,3 +13,4 @@ pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod uffd;
+pub mod watched;

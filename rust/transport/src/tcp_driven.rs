@@ -20,7 +20,7 @@ use weft_wire::{
 use crate::driven::{Driven, Finished, Forgotten, Outcome, Payload, Submission};
 use crate::peer::zero;
 use crate::tcp::{ConnectOptions, SLEEP_SLICE, TcpLane, spans_bytes, tail};
-use crate::{Identity, PeerIdentity, TransportError};
+use crate::{Identity, Lane, PeerIdentity, TransportError};
 
 /// What one receive may bring of several small answers.
 const INPUT_BYTES: usize = 32 << 10;
@@ -91,9 +91,17 @@ impl TcpDriven {
         identity: &Identity,
         options: &ConnectOptions,
     ) -> Result<Self, TransportError> {
-        let lane = TcpLane::connect(address, label, identity, options)?;
+        Self::over(TcpLane::connect(address, label, identity, options)?)
+    }
+
+    /// Takes over a lane on which nothing is outstanding.
+    ///
+    /// # Errors
+    /// `Unreachable` when the process has no descriptor left.
+    pub fn over(lane: TcpLane) -> Result<Self, TransportError> {
+        let label = lane.peer().name.clone();
         let (stream, peer, request_next) =
-            lane.into_stream().map_err(|cause| TransportError::Unreachable { peer: label.to_owned(), cause })?;
+            lane.into_stream().map_err(|cause| TransportError::Unreachable { peer: label, cause })?;
         Ok(Self {
             stream,
             peer,

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 #[allow(unused_macros, reason = "each test file uses its own part")]
-/// Runs each of these with two endpoints that meet over TCP, and with two that are neighbours.
+/// Runs each of these with two endpoints that meet over TCP, with two that are neighbours, and with two that have RDMA.
 macro_rules! on_every_transport {
     ($($name:ident)*) => {
         mod tcp {
@@ -15,8 +15,18 @@ macro_rules! on_every_transport {
                 super::$name(pair);
             })*
         }
+        mod rdma {
+            $(#[test] fn $name() {
+                let pair = super::world::pair_by_rdma();
+                assert_eq!(pair.to_owner.transport(), "rdma");
+                super::$name(pair);
+            })*
+        }
     };
 }
+
+#[path = "../../../verbs/tests/fake/mod.rs"]
+pub mod fake;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -84,9 +94,24 @@ pub fn pair() -> Pair {
     pair_with(false)
 }
 
+/// Two that have a device each, of a verbs library that is none.
+pub fn pair_by_rdma() -> Pair {
+    let ends = ["owner", "other"].map(|name| {
+        let (endpoint, device) = (endpoint_with(name, 0, false), fake::Fake::plug_in());
+        let rail = weft_verbs::Rail::over(&fake::Fake::library(), Some(&device.name)).expect("it was just plugged in");
+        endpoint.use_rdma(&rail).expect("the device lends");
+        endpoint
+    });
+    let [owner, other] = ends;
+    pair_of(owner, other)
+}
+
 /// Two that are neighbours, where `ipc` says so.
 pub fn pair_with(ipc: bool) -> Pair {
-    let (owner, other) = (endpoint_with("owner", 0, ipc), endpoint_with("other", 0, ipc));
+    pair_of(endpoint_with("owner", 0, ipc), endpoint_with("other", 0, ipc))
+}
+
+fn pair_of(owner: Endpoint, other: Endpoint) -> Pair {
     let to_owner = other.connect(owner.address(), soon()).expect("the owner listens");
     let to_other = owner.accept(soon()).expect("the other can be reached").expect("it connected");
     Pair { owner, other, to_owner, to_other }
