@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.ledger.lab import CLUSTER, INTERVAL_MS, POLICY, Lab, live
-from tests.worlds import coordinator_door, seed_node
+from tests.worlds import coordinator_door, node, seed_node
 from weft.coordinator.app import Limits
+from weft.coordinator.shipping import Shipper
 from weft.ledger.layer import LayerHealth
 from weft.model.availability import Acknowledgement, Role, Standing
 from weft.model.commands import DrainNode
-from weft.model.errors import NoLayer, NotAvailableYet
+from weft.model.errors import BatchTooLarge, NoLayer, NotAvailableYet
 from weft.model.ids import NodeId
 from weft.testing.faults import Fault
 
@@ -22,6 +23,38 @@ QUICK = Limits(sweep_ms=3_600_000, available_ms_max=2_000, append_ms_max=1_000)
 
 async def until(lab: Lab, standing: Standing) -> None:
     await lab.availability.board.until(lambda now: now.standing is standing)
+
+
+def test_what_comes_at_once_and_no_layer_would_take_at_once_is_shipped_as_several_batches() -> None:
+    async def story(lab: Lab) -> None:
+        lab.primary.blob_bytes_max = 4_000  # type: ignore[misc]
+        await lab.serve()
+        await lab.found()
+        await asyncio.gather(*(lab.register(number) for number in range(60)))
+        tail = await lab.journal.tail()
+        assert lab.positions(P) == list(range(1, tail + 1))
+        assert max(len(blob) for _, blob in lab.primary._blobs) <= 4_000
+        with pytest.raises(BatchTooLarge, match="ask for less"):
+            await lab.write(node("n" * 4_000), "too much")
+        await lab.register(60)
+        assert lab.positions(P)[-1] == tail + 1
+
+    live(story)
+
+
+def test_a_batch_a_layer_refuses_is_told_of_once() -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve(STILL, QUICK)
+        await lab.found()
+        lab.primary.blob_bytes_max = 100  # type: ignore[misc]
+        lab.availability.shipper.__class__ = type("Old", (Shipper,), {"batch_bytes_max": 2**20})
+        with pytest.raises(NotAvailableYet):
+            await lab.register(1)
+        told = [line for line in lab.log.getvalue().splitlines() if "did not take a blob" in line]
+        assert len(told) == 1
+        assert "at most 100 bytes" in told[0]
+
+    live(story, roles=[P])
 
 
 def test_without_a_layer_nothing_is_shipped_and_an_answer_waits_for_the_journal() -> None:

@@ -228,6 +228,30 @@ def test_auto_re_replication_a_plan_reaches_the_target_in_its_beat_and_nothing_i
     run(story)
 
 
+def test_a_node_that_lost_more_copies_than_one_command_takes_has_all_of_them_taken_out_of_the_books() -> None:
+    async def story(door: Door) -> None:
+        hashes = [f"{number:064x}" for number in range(1, 2_501)]
+        (one,) = await cluster(door, "a")
+        state = door.coordinator.writer.state
+        for start in range(0, len(hashes), 1_000):
+            for object_hash in hashes[start : start + 1_000]:
+                await register(door, object_hash)
+                one.find(object_hash, "held")
+            await one.beat()
+        assert {found.replicas for found in state.objects.values()} == {("a",)}
+
+        one.restart()
+        one.held.clear()
+        await one.beat()
+        before = state.marks.position
+        await one.beat()
+
+        assert {found.replicas for found in state.objects.values()} == {()}
+        assert state.marks.position == before + 3
+
+    run(story)
+
+
 def test_a_beat_that_waits_is_answered_when_there_is_something_to_copy() -> None:
     async def story(door: Door) -> None:
         nodes = await cluster(door, "a", "b")

@@ -56,7 +56,7 @@ class Availability:
         counts = {"pending": self.pending.count, "stuck": self.pending.stuck_count}
         self.board = Board(names, policy.thresholds, clock, log, metrics, **counts)
         self.monitor = Monitor(self.layers, self.board, policy.thresholds, policy.interval_ms, log)
-        self.router = Router(self.layers, self.board, self.pending, clock, self.monitor.hurry)
+        self.router = Router(self.layers, self.board, self.pending, clock, self.monitor.hurry, log)
         self.reconciler = Reconciler(
             self.router,
             self.board,

@@ -42,7 +42,7 @@ from weft.model.events import (
 )
 from weft.model.ids import Generation, Incarnation, NodeId
 from weft.model.object import ObjectHash, StoredObject, is_content_hash
-from weft.model.policy import DOUBTS_PER_NODE_MAX
+from weft.model.policy import DOUBTS_PER_NODE_MAX, OBJECT_REPORTS_MAX
 from weft.telemetry import Metrics
 
 _TERM_SPAN: Final = 2**32
@@ -155,8 +155,17 @@ class Healer:
                 keeping.recalled.pop(ObjectHash(one.hash), None)
             for doubted in one.doubted:
                 self.doubt(NodeId(doubted), ObjectHash(one.hash))
-        if held or gone:
-            command = ReportReplicas(node_id=node_id, incarnation=incarnation, held=tuple(held), gone=tuple(gone))
+        shown = set(held)
+        gone = [one for one in gone if one[0] not in shown]
+        # Nobody could ask this node for less in one beat, so what it said is shared out here.
+        for start in range(0, len(held) + len(gone), OBJECT_REPORTS_MAX):
+            end, behind = start + OBJECT_REPORTS_MAX, len(held)
+            command = ReportReplicas(
+                node_id=node_id,
+                incarnation=incarnation,
+                held=tuple(held[start:end]),
+                gone=tuple(gone[max(0, start - behind) : max(0, end - behind)]),
+            )
             await self._writer.submit(command, internal_cause(f"beat:{node_id}"))
         if is_news:
             self.look()

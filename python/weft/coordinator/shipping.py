@@ -21,7 +21,7 @@ from typing import Final
 
 from weft.ledger import Journal
 from weft.ledger.board import Board, Routing
-from weft.ledger.envelope import NO_CLUSTER
+from weft.ledger.envelope import NO_CLUSTER, OVERHEAD_BYTES
 from weft.ledger.layer import Commitment, commit_to
 from weft.ledger.pending import PendingList
 from weft.ledger.reconciler import Reconciler
@@ -90,6 +90,11 @@ class Shipper:
         self._is_noted_each = False
         self._batches = metrics.counter("weft_batches_shipped_total", "Batches a layer took, by role.", ("role",))
         metrics.gauge("weft_available_position", "How far the log is in a layer.", lambda: self._shipped)
+
+    @property
+    def batch_bytes_max(self) -> int:
+        """The largest batch every layer takes, in its envelope."""
+        return self._router.blob_bytes_max - OVERHEAD_BYTES
 
     @property
     def shipped(self) -> Position:

@@ -65,6 +65,11 @@ Listener = Callable[[Draft, list[Event]], None]
 class Shipping(Protocol):
     """What makes a committed batch available, and says when it is."""
 
+    @property
+    def batch_bytes_max(self) -> int:
+        """The largest batch every layer takes."""
+        ...
+
     def check(self) -> None:
         """Raise `NoLayer` when no write can be made available now."""
         ...
@@ -334,7 +339,7 @@ class Writer:
                 self._answer(drafted)
                 return
             sealed = self._seal(drafted)
-            if len(sealed.body) > self._journal.batch_bytes_max:
+            if len(sealed.body) > self._batch_bytes_max():
                 if not self._share_out(waiting, len(sealed.body)):
                     return
                 continue
@@ -390,12 +395,17 @@ class Writer:
             drafted.outcomes.append((pending, events))
         return drafted
 
+    def _batch_bytes_max(self) -> int:
+        """The largest batch that can be written: what no layer takes could be committed and never be available."""
+        journal_bytes = self._journal.batch_bytes_max
+        return journal_bytes if self._shipping is None else min(journal_bytes, self._shipping.batch_bytes_max)
+
     def _share_out(self, waiting: list[Pending], size_bytes: int) -> bool:
         """Leave half of too large a batch for the next one. Says False when it was one command, which is refused."""
-        limit_bytes = self._journal.batch_bytes_max
+        limit_bytes = self._batch_bytes_max()
         if len(waiting) == 1:
             error = BatchTooLarge(
-                f"this would be {size_bytes} bytes in the log, whose journal takes {limit_bytes} at once; "
+                f"this would be {size_bytes} bytes in the log, which takes {limit_bytes} at once; "
                 "ask for less in one request",
                 size_bytes=size_bytes,
                 limit_bytes=limit_bytes,

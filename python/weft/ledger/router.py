@@ -33,6 +33,7 @@ from weft.model.errors import (
 )
 from weft.model.ids import Position
 from weft.model.policy import ALIASES_MAX, LAYER_SCAN_BLOBS_MAX, PUT_AGAIN_MS, PUT_MS_MAX, REQUEST_MS_MAX
+from weft.telemetry import Log
 
 _FOREVER_S: Final = float("inf")
 
@@ -57,12 +58,15 @@ class Router:
         pending: PendingList,
         clock: Clock,
         hurry: Callable[[Role], None],
+        log: Log,
     ) -> None:
         self._layers = layers
         self._board = board
         self._pending = pending
         self._clock = clock
         self._hurry = hurry
+        self._log = log
+        self._told: dict[Role, str] = {}
         self._aliases: OrderedDict[str, Role] = OrderedDict()
         self._cursors: dict[Role, Cursor] = {}
         self._tracking: set[asyncio.Task[None]] = set()
@@ -103,12 +107,12 @@ class Router:
             tried = True
             try:
                 receipt = await self._put_while(role, blob, partial(_is_chosen, choose, role), position, ends_s)
+                self._told.pop(role, None)
                 return Placed(role, receipt)
-            except (LayerRefused, PendingFailed) as error:
-                if within_ms is not None:
-                    raise
-                last = error
             except LayerFailed as error:
+                self._tell(role, error, position)
+                if within_ms is not None and isinstance(error, LayerRefused | PendingFailed):
+                    raise
                 last = error
             if choose(self._board.now) is not role:
                 continue
@@ -266,6 +270,15 @@ class Router:
         now = self._board.now
         others = sorted(self._layers, key=lambda role: (not now.is_healthy(role), role in FALLBACKS))
         return list(dict.fromkeys([*(role for role in known if now.is_healthy(role)), *others]))
+
+    def _tell(self, role: Role, error: LayerFailed, position: Position | None) -> None:
+        """Log the first failure, and each that is of another kind than the one before it."""
+        if self._told.get(role) == error.code:
+            return
+        self._told[role] = error.code
+        self._log.warning(
+            "a layer did not take a blob", role=role.value, position=position, code=error.code, reason=error.message
+        )
 
     def _remember(self, commitment: str, role: Role) -> None:
         self._aliases[commitment] = role
