@@ -9,7 +9,7 @@ from tests.ledger.lab import CLUSTER, INTERVAL_MS, POLICY, Lab, live
 from tests.worlds import coordinator_door, node, seed_node
 from weft.coordinator.app import Limits
 from weft.coordinator.shipping import Shipper
-from weft.ledger.layer import LayerHealth
+from weft.ledger.layer import Cursor, LayerHealth, Scan
 from weft.model.availability import Acknowledgement, Role, Standing
 from weft.model.commands import DrainNode
 from weft.model.errors import BatchTooLarge, NoLayer, NotAvailableYet
@@ -19,6 +19,10 @@ from weft.testing.faults import Fault
 P, S, E = Role.PRIMARY, Role.SECONDARY, Role.EMERGENCY
 STILL = POLICY.__class__(interval_ms=10**9)
 QUICK = Limits(sweep_ms=3_600_000, available_ms_max=2_000, append_ms_max=1_000)
+
+
+async def nothing_found(after: Cursor, count_max: int) -> Scan:  # noqa: ARG001
+    return Scan(kept=[], after=after, is_end=True)
 
 
 async def until(lab: Lab, standing: Standing) -> None:
@@ -269,6 +273,32 @@ def test_a_restart_puts_nothing_twice_and_forgets_nothing(tmp_path: Path, lost: 
             assert len(lab.positions(S)) <= puts[S] + 2
             # The layer keeps a blob once whoever asks; what counts is how often it was asked.
             assert lab.availability.layers[P].counts.post_count <= 14
+
+    live(story, directory=tmp_path)
+
+
+def test_a_batch_that_too_few_validators_have_is_not_taken_for_kept_by_the_next_life(tmp_path: Path) -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        lab.primary.is_down = True
+        await until(lab, Standing.DEGRADED)
+        # As a quorum does when one of four has it: it can be read there, and the put failed.
+        lab.layers[S].fails_after, lab.layers[S].latency_ms = Fault.lasting(), 10
+        lab.layers[S].scan = nothing_found  # type: ignore[method-assign]
+        with pytest.raises(NotAvailableYet):
+            await lab.register(1)
+        tail = await lab.journal.tail()
+        assert tail in lab.positions(S)
+        await lab.kill()
+        lab.layers[E].is_down = True
+        await lab.serve(POLICY, QUICK)
+        with pytest.raises(NotAvailableYet):
+            await lab.register(1)
+        assert lab.availability.shipper.shipped < tail
+        lab.layers[S].fails_after = None
+        await lab.register(1)
+        assert tail in {one.position for one in await lab.availability.pending.read(0, 100)}
 
     live(story, directory=tmp_path)
 

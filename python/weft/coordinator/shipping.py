@@ -2,7 +2,8 @@
 
 The journal is the list of what is to be shipped, so nothing can be forgotten: the shipper keeps its own place in it and
 reads on from there, after a restart as in life. Its place is noted now and then; the few batches behind an old note are
-looked up before they are put, in the primary, then in the fallbacks, so a restart puts nothing twice that it can see.
+looked up before they are put, in the primary, then in the fallbacks, so a restart puts nothing twice that it can see;
+but what a fallback can show it is put again, for that it can be read from somewhere does not make it kept.
 A batch's envelope is the same bytes whoever makes it, and so is its commitment.
 
 A batch reaches the primary before the next one does. During an outage batches go to a fallback and onto the pending
@@ -261,13 +262,14 @@ class Shipper:
                 continue
             try:
                 await self._router.get_from(role, commitment)
+                if role is not Role.PRIMARY:
+                    # One that could be read may be in too few places to count; putting it again makes it kept.
+                    await self._router.put_to(role, blob, position)
             except (BlobMissing, BlobDamaged):
                 continue
             except LayerFailed as error:
                 self._log.warning("a layer could not be asked for a batch", position=position, reason=error.message)
                 continue
-            if role is not Role.PRIMARY:
-                await self._router.track(role, commitment, len(blob), position)
             return True
         return False
 
