@@ -21,7 +21,7 @@ STILL = POLICY.__class__(interval_ms=10**9)
 QUICK = Limits(sweep_ms=3_600_000, available_ms_max=2_000, append_ms_max=1_000)
 
 
-async def nothing_found(after: Cursor, count_max: int) -> Scan:  # noqa: ARG001
+async def nothing_found(after: Cursor, count_max: int) -> Scan:
     return Scan(kept=[], after=after, is_end=True)
 
 
@@ -281,6 +281,7 @@ def test_a_batch_that_too_few_validators_have_is_not_taken_for_kept_by_the_next_
     async def story(lab: Lab) -> None:
         await lab.serve()
         await lab.found()
+        await lab.availability.shipper._note()
         lab.primary.is_down = True
         await until(lab, Standing.DEGRADED)
         # As a quorum does when one of four has it: it can be read there, and the put failed.
