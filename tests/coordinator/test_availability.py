@@ -10,7 +10,7 @@ from tests.worlds import coordinator_door, node, seed_node
 from weft.coordinator.app import Limits
 from weft.coordinator.shipping import Shipper
 from weft.ledger.layer import Cursor, LayerHealth, Scan
-from weft.model.availability import Acknowledgement, Role, Standing
+from weft.model.availability import Acknowledgement, AvailabilityPolicy, ReconcilePolicy, Role, Standing
 from weft.model.commands import DrainNode
 from weft.model.errors import BatchTooLarge, NoLayer, NotAvailableYet
 from weft.model.ids import NodeId
@@ -210,6 +210,56 @@ def test_writes_go_on_while_a_long_list_comes_home_and_stay_behind_it() -> None:
         assert lab.positions(P) == list(range(1, await lab.journal.tail() + 1))
 
     live(story)
+
+
+async def outage(lab: Lab, policy: AvailabilityPolicy = POLICY) -> None:
+    """Six writes that only the emergency layer took."""
+    await lab.serve(policy)
+    await lab.found()
+    lab.primary.is_down = True
+    await until(lab, Standing.EMERGENCY)
+    for number in range(6):
+        await lab.register(number)
+
+
+def test_pending_batches_whose_fallback_is_gone_come_home_from_the_journal_and_a_posted_blob_holds_no_write() -> None:
+    async def story(lab: Lab) -> None:
+        await outage(lab)
+        await lab.post(b"hello world")
+        lab.layers[E].is_down, lab.primary.is_down = True, False
+        await until(lab, Standing.RECOVERING)
+        began_s = lab.loop.time()
+        await lab.register(6)
+        assert lab.loop.time() - began_s < 1.0
+        tail = await lab.journal.tail()
+        assert lab.positions(P) == list(range(1, tail + 1))
+        (left,) = await lab.availability.pending.read(0, 10)
+        assert left.position is None, "the journal does not have it, so it waits for its fallback"
+        lab.layers[E].is_down = False
+        await lab.availability.reconciler.reconcile()
+        await until(lab, Standing.HEALTHY)
+
+    live(story, roles=[P, E])
+
+
+@pytest.mark.parametrize("fallback", ["there", "gone"])
+def test_where_a_person_reconciles_writes_go_on_until_one_does(fallback: str) -> None:
+    async def story(lab: Lab) -> None:
+        reconcile = ReconcilePolicy(auto=False)
+        await outage(lab, POLICY.__class__(interval_ms=INTERVAL_MS, reconcile=reconcile))
+        lab.layers[E].is_down, lab.primary.is_down = fallback == "gone", False
+        await until(lab, Standing.RECOVERING)
+        await asyncio.sleep(2 * INTERVAL_MS / 1_000)
+        began_s = lab.loop.time()
+        await lab.register(6)
+        assert lab.loop.time() - began_s < 1.0
+        assert (await lab.journal.tail() in lab.positions(P)) is (fallback == "gone")
+        lab.layers[E].is_down = False
+        await lab.availability.reconciler.reconcile()
+        await until(lab, Standing.HEALTHY)
+        assert sorted(lab.positions(P)) == list(range(1, await lab.journal.tail() + 1))
+
+    live(story, roles=[P, E])
 
 
 def test_acknowledged_when_committed_needs_no_layer_and_ships_all_the_same() -> None:

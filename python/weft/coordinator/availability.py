@@ -22,7 +22,7 @@ from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Placed, Router, choose_active
 from weft.model.availability import AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
-from weft.model.errors import BlobForeign, Failed
+from weft.model.errors import BlobForeign, Failed, JournalFailed
 from weft.model.ids import ClusterId, Position
 from weft.model.policy import AVAILABLE_MS_MAX, CONSISTENCY_BATCHES_MAX, DRAIN_MS_MAX
 from weft.receipts import SigningKey
@@ -48,6 +48,7 @@ class Availability:
     ) -> None:
         assert Role.PRIMARY in layers, "what is a fallback falls back from something"
         self._key = key
+        self._journal = journal
         self._cluster_id = NO_CLUSTER
         self._finish_ms_max = finish_ms_max
         self.pending = PendingList(directory)
@@ -66,6 +67,7 @@ class Availability:
             log,
             metrics,
             lambda: self.monitor.look(Role.PRIMARY),
+            self._recall,
         )
         self.shipper = Shipper(
             self.router,
@@ -125,6 +127,14 @@ class Availability:
     def _wrap(self, sealed: SealedBatch) -> bytes:
         batch = sealed.batch
         return wrap(self._key, batch.cluster_id, Kind.BATCH, batch.position, sealed.body)
+
+    async def _recall(self, position: Position) -> bytes | None:
+        """A batch as layers keep it, from the journal; None where the journal has it no longer, or does not answer."""
+        try:
+            run = await self._journal.read(Position(position - 1), 1)
+        except JournalFailed:
+            return None
+        return self._wrap(run[0]) if run else None
 
     def _place(self, blob: bytes) -> Position | None:
         try:

@@ -278,9 +278,12 @@ class Shipper:
         if now.active is not Role.PRIMARY:
             self._turn = None
             return now.active
-        waiting = now.pending - now.stuck
+        # A posted blob holds back nobody: it stands in no order with the log.
+        waiting = self._pending.log_count
         if waiting == 0 and not self._router.in_flight:
             return Role.PRIMARY
+        if not self._reconciler.is_bringing:
+            return now.fallback or Role.PRIMARY
         if self._turn != position:
             settled = self._reconciler.settled_count - self._turns_taken
             if waiting <= self._policy.reconcile.batch_size or settled < _TURNS:

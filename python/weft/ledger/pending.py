@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 
 FILE_NAME: Final = "availability.sqlite"
 SCHEMA_VERSION: Final = 1
+LOG_COUNT_MAX: Final = 1_024
+"""Pending batches are counted so far and no further: whoever asks wants to know whether they are few."""
 _SCHEMA: Final = """
 BEGIN IMMEDIATE;
 CREATE TABLE pending (
@@ -62,6 +64,8 @@ END;
 PRAGMA user_version = 1;
 COMMIT;
 """
+_OF_LOG: Final = "position IS NOT NULL AND is_stuck = 0"
+_INDEX: Final = f"CREATE INDEX IF NOT EXISTS pending_of_log ON pending (sequence) WHERE {_OF_LOG}"
 _COLUMNS: Final = "commitment, source, sequence, stored_at_ms, size_bytes, position, retry_count, last_error, is_stuck"
 
 _REMEMBER: Final = (
@@ -81,7 +85,7 @@ class PendingList:
         self.path = ":memory:" if directory is None else str(directory / FILE_NAME)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pending")
         self._connection = self._open()
-        self._count, self._stuck_count = self._read_counts()
+        self._count, self._stuck_count, self._log_count = self._read_counts()
 
     @property
     def count(self) -> int:
@@ -92,6 +96,11 @@ class PendingList:
     def stuck_count(self) -> int:
         """How many of them only a person has tried again."""
         return self._stuck_count
+
+    @property
+    def log_count(self) -> int:
+        """How many batches of the log are on it and not stuck, up to a bound."""
+        return self._log_count
 
     async def add(
         self, commitment: str, source: Role, stored_at_ms: int, size_bytes: int, position: Position | None = None
@@ -180,6 +189,8 @@ class PendingList:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 connection.executescript(_SCHEMA)
+            if version in (0, SCHEMA_VERSION):
+                connection.execute(_INDEX)
         except sqlite3.Error as error:
             raise self._failed("cannot be opened", error) from error
         if version not in (0, SCHEMA_VERSION):
@@ -201,7 +212,7 @@ class PendingList:
                 connection.execute("ROLLBACK")
             raise self._failed("cannot be written", error) from error
         # Here and not by who waits for it: that one may have gone away, and the counts are right all the same.
-        self._count, self._stuck_count = self._read_counts()
+        self._count, self._stuck_count, self._log_count = self._read_counts()
 
     def _query(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         try:
@@ -209,9 +220,11 @@ class PendingList:
         except sqlite3.Error as error:
             raise self._failed("cannot be read", error) from error
 
-    def _read_counts(self) -> tuple[int, int]:
+    def _read_counts(self) -> tuple[int, int, int]:
         ((count, stuck_count),) = self._query("SELECT pending, stuck FROM counts", ())
-        return count, stuck_count
+        few = f"SELECT count(*) FROM (SELECT 1 FROM pending WHERE {_OF_LOG} LIMIT ?)"  # noqa: S608
+        ((log_count,),) = self._query(few, (LOG_COUNT_MAX,))
+        return count, stuck_count, log_count
 
     def _failed(self, what: str, error: sqlite3.Error) -> PendingFailed:
         return PendingFailed(f"{self.path} {what}: {error}", path=self.path)

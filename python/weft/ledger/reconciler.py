@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from weft.ledger.board import Board, Clock, Routing
-from weft.ledger.layer import Commitment
+from weft.ledger.layer import Commitment, commit_to
 from weft.ledger.pending import PendingList
 from weft.ledger.router import Router, spell_failure
 from weft.model.availability import PendingBlob, ReconcilePolicy, Role, Standing
@@ -33,6 +33,7 @@ from weft.model.errors import (
     PrimaryUnhealthy,
     ReconciliationFailed,
 )
+from weft.model.ids import Position
 from weft.model.policy import PUT_AGAIN_MS, RECONCILE_BACKOFF_MS_MAX, RECONCILE_ERRORS_MAX, RECONCILE_PARALLEL_MAX
 from weft.telemetry import Log, Metrics
 
@@ -80,9 +81,11 @@ class Reconciler:
         log: Log,
         metrics: Metrics,
         check: Callable[[], Awaitable[None]],
+        recall: Callable[[Position], Awaitable[bytes | None]],
     ) -> None:
-        """`check` looks at the primary and tells the board, before its turn."""
+        """`check` looks at the primary and tells the board, before its turn; `recall` has a batch from the journal."""
         self._check = check
+        self._recall = recall
         self._router = router
         self._board = board
         self._pending = pending
@@ -94,14 +97,22 @@ class Reconciler:
         """How many blobs it brought home in this process's life; who waits for a turn counts by it."""
         self._blobs = metrics.counter("weft_reconciled_blobs_total", "Pending blobs tried, by outcome.", ("outcome",))
 
+    @property
+    def is_bringing(self) -> bool:
+        """Whether what is pending is on its way home, or will be without anybody's doing."""
+        return self._policy.auto or self._one_at_a_time.locked()
+
     async def run(self) -> None:
         """Reconcile whenever there is something to be done and a primary to do it with, until cancelled."""
         while True:
             await self._board.until(_has_work)
             pause_ms = self._policy.retry_delay_ms
             while _has_work(self._board.now):
+                settled_count = self.settled_count
                 if self._policy.auto and await self._try():
                     break
+                if self.settled_count > settled_count:
+                    pause_ms = self._policy.retry_delay_ms
                 # A snapshot in between is no reason to hurry; leaving recovery is one to stop.
                 await self._rest(pause_ms)
                 pause_ms = min(2 * pause_ms, RECONCILE_BACKOFF_MS_MAX)
@@ -198,7 +209,7 @@ class Reconciler:
         try:
             if await self._primary_has(commitment):
                 return None
-            content = await self._read(commitment, blob.source)
+            content = await self._read(commitment, blob)
             await self._router.put_home(content, _is_in)
             if await self._router.get_from(Role.PRIMARY, commitment) != content:
                 raise BlobDamaged(f"the primary gives other bytes for {commitment}", commitment=commitment)
@@ -213,10 +224,14 @@ class Reconciler:
             return False
         return True
 
-    async def _read(self, commitment: Commitment, source: Role) -> bytes:
-        """The bytes, from the fallback that took them or from any other layer that has them."""
+    async def _read(self, commitment: Commitment, blob: PendingBlob) -> bytes:
+        """The bytes: a batch's from the journal, which outlives fallbacks; else from the fallback, or any layer."""
+        if blob.position is not None:
+            content = await self._recall(blob.position)
+            if content is not None and commit_to(content) == commitment:
+                return content
         try:
-            return await self._router.get_from(source, commitment)
+            return await self._router.get_from(blob.source, commitment)
         except LayerFailed:
             return await self._router.get(commitment)
 
