@@ -426,6 +426,39 @@ def test_a_failed_put_to_a_fallback_has_it_looked_at_at_once() -> None:
     live(story)
 
 
+def test_a_fallback_that_answers_checks_and_takes_no_puts_is_left_for_the_next_and_comes_back() -> None:
+    async def story(lab: Lab) -> None:
+        availability = await lab.watch()
+        lab.layers[S].fails_before = Fault.lasting()
+        lab.primary.is_down = True
+        await until(lab, Standing.DEGRADED)
+        began_s = lab.loop.time()
+        assert await lab.post(b"one") is E
+        assert lab.loop.time() - began_s < 1.0
+        assert lab.standing is Standing.EMERGENCY
+        assert availability.layers[S].counts.post_count == 3
+        assert lab.log.getvalue().count("did not take a blob") == 1, "told once"
+        lab.layers[S].fails_before.mend()  # type: ignore[attr-defined]
+        await until(lab, Standing.DEGRADED)
+        assert await lab.post(b"two") is S
+
+    live(story)
+
+
+def test_the_only_fallback_is_not_hammered_with_a_blob_it_does_not_take() -> None:
+    async def story(lab: Lab) -> None:
+        availability = await lab.watch()
+        lab.layers[S].fails_before = Fault.lasting()
+        lab.primary.is_down = True
+        await until(lab, Standing.DEGRADED)
+        with pytest.raises(LayerFailed):
+            await lab.post(b"one")
+        assert lab.standing is Standing.UNAVAILABLE
+        assert availability.layers[S].counts.post_count == 3
+
+    live(story, roles=[P, S])
+
+
 def test_an_unknown_outcome_that_stays_unknown_says_so() -> None:
     async def story(lab: Lab) -> None:
         await lab.watch(STILL)

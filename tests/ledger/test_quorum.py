@@ -9,7 +9,7 @@ import pytest
 
 from tests.ledger.stages import CLUSTER, QuorumStage, SystemClock
 from weft.ledger.layer import Commitment, Cursor, LayerHealth, commit_to
-from weft.ledger.layers import HttpxHttp, QuorumLayer, ValidatorAddress
+from weft.ledger.layers import EmergencyLayer, HttpxHttp, QuorumLayer, ValidatorAddress
 from weft.ledger.layers.ports import Answer
 from weft.ledger.layers.quorum import threshold_of
 from weft.model.errors import BlobMissing, LayerFailed, LayerRefused, LayerUnknown
@@ -221,6 +221,34 @@ def test_the_wrong_token_is_refused_and_not_tried_again(tmp_path: Path) -> None:
             validator._server._headers["authorization"] = "Bearer wrong"
         with pytest.raises(LayerRefused, match="token"):
             await stage.layer.put(BLOB)
+
+    play(tmp_path, story)
+
+
+def test_validators_under_one_name_are_one_to_a_check_as_they_are_to_a_put(tmp_path: Path) -> None:
+    async def story(stage: QuorumStage) -> None:
+        assert await stage.layer.probe() is LayerHealth.HEALTHY
+        await stage.take_away()
+        for witness in stage.witnesses:
+            witness._name = "the-host"
+        await stage.bring_back()
+        assert await stage.layer.probe() is LayerHealth.UNAVAILABLE
+        with pytest.raises(LayerFailed, match="counted already"):
+            await stage.layer.put(BLOB)
+
+    play(tmp_path, story)
+
+
+def test_a_check_with_the_wrong_token_fails_as_a_put_would(tmp_path: Path) -> None:
+    async def story(stage: QuorumStage) -> None:
+        addresses = [ValidatorAddress(one.running.url, None) for one in stage.witnesses]
+        quorum = QuorumLayer(
+            stage.http, SystemClock(), addresses, CLUSTER, "wrong", threshold_percent=67, timeout_ms=5_000
+        )
+        assert await quorum.probe() is LayerHealth.UNAVAILABLE
+        url = stage.witnesses[0].running.url
+        assert await EmergencyLayer(stage.http, SystemClock(), url, "wrong").probe() is LayerHealth.UNAVAILABLE
+        assert await EmergencyLayer(stage.http, SystemClock(), url, "token").probe() is LayerHealth.HEALTHY
 
     play(tmp_path, story)
 

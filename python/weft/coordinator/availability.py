@@ -18,6 +18,7 @@ from weft.ledger.layer import Layer, commit_to
 from weft.ledger.meter import MeteredLayer
 from weft.ledger.monitor import Monitor
 from weft.ledger.pending import PendingList
+from weft.ledger.proven import ProvenLayer
 from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Placed, Router, choose_active
 from weft.model.availability import AvailabilityPolicy, Role
@@ -52,7 +53,9 @@ class Availability:
         self._cluster_id = NO_CLUSTER
         self._finish_ms_max = finish_ms_max
         self.pending = PendingList(directory)
-        self.layers = {role: MeteredLayer(layer) for role, layer in layers.items()}
+        self.layers = {
+            role: MeteredLayer(layer if role is Role.PRIMARY else ProvenLayer(layer)) for role, layer in layers.items()
+        }
         names = {role: layer.name for role, layer in layers.items()}
         counts = {"pending": self.pending.count, "stuck": self.pending.stuck_count}
         self.board = Board(names, policy.thresholds, clock, log, metrics, **counts)

@@ -118,7 +118,10 @@ class Router:
                 continue
             if role is not Role.PRIMARY:
                 self._hurry(role)
-            await self._board.change(min(PUT_AGAIN_MS / 1_000, max(0.0, ends_s - loop.time())))
+            again_s = min(ends_s, loop.time() + PUT_AGAIN_MS / 1_000)
+            # A snapshot that sends the blob to the same layer, as that of the hurried check may, is no reason to hurry.
+            while (left_s := again_s - loop.time()) > 0 and choose(self._board.now) is role:
+                await self._board.change(left_s)
 
     async def get(self, commitment: Commitment) -> bytes:
         """A blob, verified, from any layer that has it.

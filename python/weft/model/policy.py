@@ -435,6 +435,9 @@ RECONCILE_ERRORS_MAX = _number(
 RECONCILE_PARALLEL_MAX = _number(
     "RECONCILE_PARALLEL_MAX", 8, "blobs", 1, 256, "of one batch on their way to the primary at once"
 )
+FALLBACK_PUT_FAILURES_MAX = _number(
+    "FALLBACK_PUT_FAILURES_MAX", 3, "puts", 1, 1_000, "in a row, and a fallback that says it is well is not believed"
+)
 LAYER_BLOB_BYTES_MAX = _number(
     "LAYER_BLOB_BYTES_MAX",
     2 * MIB,

@@ -70,7 +70,10 @@ class EmergencyLayer:
         """Whether the server takes blobs, and answers before long."""
         began_ms = self._clock.monotonic_ms()
         try:
-            await self._server.health(min(self._timeout_ms, LAYER_PROBE_MS_MAX))
+            timeout_ms = min(self._timeout_ms, LAYER_PROBE_MS_MAX)
+            health = await self._server.health(timeout_ms)
+            # Anybody is told of its health; a list asks for the token that a put needs.
+            await self._server.list(health.height, 1, timeout_ms)
         except LayerFailed:
             return LayerHealth.UNAVAILABLE
         took_ms = self._clock.monotonic_ms() - began_ms

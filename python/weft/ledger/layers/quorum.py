@@ -136,22 +136,25 @@ class QuorumLayer:
         )
 
     async def probe(self) -> LayerHealth:
-        """Whether enough validators answer for a put to succeed."""
+        """Whether enough validators answer for a put to succeed, counted as a put counts them: by key and by name."""
         began_ms = self._clock.monotonic_ms()
         timeout_ms = min(self._timeout_ms, LAYER_PROBE_MS_MAX)
-        tasks = {asyncio.ensure_future(one.health(timeout_ms)) for one in self._validators}
+        tasks = {asyncio.ensure_future(one.check(timeout_ms)) for one in self._validators}
         keys: set[PublicKey] = set()
+        names: set[str] = set()
         try:
             for finished in asyncio.as_completed(tasks):
                 try:
-                    keys.add((await finished).public_key)
+                    standing = await finished
                 except LayerFailed:
                     continue
-                if len(keys) >= self.threshold:
+                keys.add(standing.public_key)
+                names.add(standing.name)
+                if min(len(keys), len(names)) >= self.threshold:
                     break
         finally:
             await end_all(tasks)
-        if len(keys) < self.threshold:
+        if min(len(keys), len(names)) < self.threshold:
             return LayerHealth.UNAVAILABLE
         took_ms = self._clock.monotonic_ms() - began_ms
         return LayerHealth.DEGRADED if took_ms > LAYER_SLOW_MS else LayerHealth.HEALTHY

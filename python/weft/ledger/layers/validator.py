@@ -28,6 +28,7 @@ class Standing(NamedTuple):
     """A validator that answers: under which key, and how far it has come."""
 
     public_key: PublicKey
+    name: str
     height: int
 
 
@@ -84,7 +85,13 @@ class Validator:
                 url=self.url,
             )
         self._public_key = shown
-        return Standing(shown, health.height)
+        return Standing(shown, health.validator_id, health.height)
+
+    async def check(self, timeout_ms: int) -> Standing:
+        """As `health`, and whether it takes this coordinator's token: anybody is told of its health."""
+        standing = await self.health(timeout_ms)
+        await self._server.list(standing.height, 1, timeout_ms)
+        return standing
 
     async def key(self, timeout_ms: int) -> PublicKey:
         """The key it is known by."""
