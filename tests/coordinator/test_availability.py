@@ -212,6 +212,29 @@ def test_writes_go_on_while_a_long_list_comes_home_and_stay_behind_it() -> None:
     live(story)
 
 
+@pytest.mark.parametrize("count", [8, 40])
+def test_writes_are_answered_in_time_while_a_list_comes_home_to_a_slow_primary(count: int) -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve(POLICY.__class__(interval_ms=5_000))
+        await lab.found()
+        lab.primary.is_down = True
+        await until(lab, Standing.DEGRADED)
+        for number in range(count):
+            await lab.register(number)
+        lab.primary.is_down, lab.primary.latency_ms = False, 700
+        await until(lab, Standing.RECOVERING)
+        waits = []
+        while lab.standing is Standing.RECOVERING:
+            began_s = lab.loop.time()
+            await lab.register(count + len(waits))
+            waits.append(lab.loop.time() - began_s)
+        assert max(waits) < 12.0
+        assert len(waits) >= count // 3
+        assert sorted(set(lab.positions(P))) == list(range(1, await lab.journal.tail() + 1))
+
+    live(story, roles=[P, S])
+
+
 async def outage(lab: Lab, policy: AvailabilityPolicy = POLICY) -> None:
     """Six writes that only the emergency layer took."""
     await lab.serve(policy)

@@ -55,6 +55,8 @@ Place = Callable[[bytes], Position | None]
 _NOTE: Final = "shipped"
 _TURNS: Final = 2
 """Blobs that come home for each new batch that is let in behind them."""
+_HELD_SHARE: Final = 4
+"""A write is held for the last few blobs no longer than one part in so many of what its answer may take."""
 _FRESH_MAX: Final = 2 * SHIPPED_AHEAD_BATCHES_MAX
 """Batches kept at hand from the writer; the journal has the others."""
 
@@ -286,10 +288,15 @@ class Shipper:
             return now.fallback or Role.PRIMARY
         if self._turn != position:
             settled = self._reconciler.settled_count - self._turns_taken
-            if waiting <= self._policy.reconcile.batch_size or settled < _TURNS:
+            if settled < _TURNS or self._is_nearly_home(waiting):
                 return None
             self._turn = position
         return now.fallback
+
+    def _is_nearly_home(self, waiting: int) -> bool:
+        """Whether a write can wait for the last few, and be answered long before its time is up."""
+        left_ms = waiting * self._reconciler.blob_ms
+        return waiting <= self._policy.reconcile.batch_size and left_ms <= self._available_ms_max // _HELD_SHARE
 
     async def _advance(self, position: Position) -> None:
         self._shipped = position

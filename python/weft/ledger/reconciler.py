@@ -34,7 +34,13 @@ from weft.model.errors import (
     ReconciliationFailed,
 )
 from weft.model.ids import Position
-from weft.model.policy import PUT_AGAIN_MS, RECONCILE_BACKOFF_MS_MAX, RECONCILE_ERRORS_MAX, RECONCILE_PARALLEL_MAX
+from weft.model.policy import (
+    PUT_AGAIN_MS,
+    RECONCILE_BACKOFF_MS_MAX,
+    RECONCILE_ERRORS_MAX,
+    RECONCILE_PARALLEL_MAX,
+    RECONCILE_SETTLE_MS,
+)
 from weft.telemetry import Log, Metrics
 
 _PRIMARY_IS_IN: Final = (Standing.HEALTHY, Standing.RECOVERING)
@@ -95,6 +101,8 @@ class Reconciler:
         self._one_at_a_time = asyncio.Lock()
         self.settled_count = 0
         """How many blobs it brought home in this process's life; who waits for a turn counts by it."""
+        self.blob_ms = 0
+        """How long one took of those that came home last; 0 before the first."""
         self._blobs = metrics.counter("weft_reconciled_blobs_total", "Pending blobs tried, by outcome.", ("outcome",))
 
     @property
@@ -180,6 +188,7 @@ class Reconciler:
     async def _bring_batch(self, batch: Sequence[PendingBlob], done: _Pass) -> None:
         at_once = RECONCILE_PARALLEL_MAX if self._policy.parallel else 1
         brought: list[str] = []
+        since_ms = self._clock.monotonic_ms()
         try:
             for start in range(0, len(batch), at_once):
                 if not self._may_go_on():
@@ -194,14 +203,24 @@ class Reconciler:
                         brought.append(blob.commitment)
                     else:
                         await self._note_failure(blob, error, done)
+                # With a primary that takes seconds for each, whoever waits for a turn sees every one of them.
+                if self._clock.monotonic_ms() - since_ms >= RECONCILE_SETTLE_MS:
+                    some, brought = brought, []
+                    await self._settle(some, since_ms, done)
+                    since_ms = self._clock.monotonic_ms()
         finally:
             # Also when the pass is ended in the middle: what the primary holds need not be brought again.
-            if brought:
-                await self._pending.settle(brought)
-                done.reconciled += len(brought)
-                self.settled_count += len(brought)
-                self._blobs.add(len(brought), "reconciled")
-            self._board.count_pending(self._pending.count, self._pending.stuck_count)
+            await self._settle(brought, since_ms, done)
+
+    async def _settle(self, brought: Sequence[str], since_ms: int, done: _Pass) -> None:
+        """Take off the list what the primary holds, and say so."""
+        if brought:
+            await self._pending.settle(brought)
+            done.reconciled += len(brought)
+            self.settled_count += len(brought)
+            self.blob_ms = (self._clock.monotonic_ms() - since_ms) // len(brought)
+            self._blobs.add(len(brought), "reconciled")
+        self._board.count_pending(self._pending.count, self._pending.stuck_count)
 
     async def _bring(self, blob: PendingBlob) -> LayerFailed | None:
         """Have the primary hold a blob, and see that it does. Says what stood in the way."""

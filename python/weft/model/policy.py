@@ -429,6 +429,9 @@ PENDING_PAGE_MAX = _number(
 RECONCILE_BACKOFF_MS_MAX = _number(
     "RECONCILE_BACKOFF_MS_MAX", 60_000, "ms", 100, 3_600_000, "the longest pause between two tries to reconcile"
 )
+RECONCILE_SETTLE_MS = _number(
+    "RECONCILE_SETTLE_MS", 500, "ms", 0, 60_000, "what came home is noted so often, or once a batch; it is a sync"
+)
 RECONCILE_ERRORS_MAX = _number(
     "RECONCILE_ERRORS_MAX", 100, "sentences", 1, 10_000, "of one report; the list itself has each blob's last"
 )
