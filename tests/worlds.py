@@ -69,18 +69,18 @@ def node(node_id: str, lend_stripes: int = 0, status: NodeStatus = NodeStatus.ON
 class World:
     """The core with a log and nothing around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: LedgerPolicy = LedgerPolicy()) -> None:  # noqa: B008 — frozen, so sharing it is harmless.
         self.state = State()
         self.log: list[SealedBatch] = []
         self.now_ms = 1_700_000_000_000
         self.silent: frozenset[NodeId] = frozenset()
         self.random = CountingRandom()
-        self.batch(OpenLedger(policy=LedgerPolicy()), OpenTerm(writer="test"))
+        self.batch(OpenLedger(policy=policy), OpenTerm(writer="test"))
 
     @classmethod
-    def founded(cls, *nodes: RegisterNode) -> "World":
+    def founded(cls, *nodes: RegisterNode, policy: LedgerPolicy = LedgerPolicy()) -> "World":  # noqa: B008 — as above.
         """A world with a cluster, each of its nodes in its first life."""
-        world = cls()
+        world = cls(policy)
         world.do(FoundCluster(name="c", nodes=nodes))
         return world
 

@@ -11,7 +11,7 @@ from weft.client.http import AsyncHttpxHttp, HttpxHttp
 from weft.client.ports import Request
 from weft.model.errors import Disconnected, Unreachable, WeftError
 
-ASK = Request(method="GET", target="/health")
+ASK = Request(method="GET", target="/health", headers={}, body=None)
 
 
 class Short(httpx.BaseTransport, httpx.AsyncBaseTransport):

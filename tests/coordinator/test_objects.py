@@ -478,6 +478,31 @@ def test_a_holder_that_was_away_lets_go_of_a_deleted_object_when_it_is_back() ->
     run(story)
 
 
+@pytest.mark.parametrize("deleted", ["before", "after"])
+def test_a_holder_that_left_the_cluster_lets_go_of_a_deleted_object_when_it_is_back(deleted: str) -> None:
+    async def story(door: Door) -> None:
+        nodes = await cluster(door, "a", "b")
+        await stored(door, *nodes)
+        await stored(door, *nodes, object_hash=OTHER)
+        if deleted == "before":
+            await door.ok("DELETE", f"/object/{ONE}")
+        await door("DELETE", "/nodes/b")
+        if deleted == "after":
+            await door.ok("DELETE", f"/object/{ONE}")
+        await rounds(door, nodes[0])
+        listed = await door.ok("GET", "/objects")
+        assert (listed["total"], listed["deleting"]) == (1, 1)
+        assert door.coordinator.healer.plan.is_empty
+        back = StoreNode(door, "b", tuple(nodes[1].held))
+        await back.ready()
+        await rounds(door, nodes[0], back)
+        assert back.held == {OTHER: None}
+        assert (await door.ok("GET", "/objects"))["deleting"] == 0
+        assert await replicas(door, OTHER) == ["a", "b"]
+
+    run(story)
+
+
 def test_a_copy_on_its_way_to_a_node_is_called_back_when_its_object_is_deleted() -> None:
     async def story(door: Door) -> None:
         nodes = await cluster(door, "a", "b")

@@ -256,6 +256,22 @@ def test_the_command_line_puts_gets_lists_and_locates(tmp_path: Path) -> None:
         assert b"cannot be read" in weft_command("put", str(tmp_path / "nothing"), status=1)
 
 
+def test_a_removed_object_frees_the_room_on_a_node_that_had_left_by_sigterm_when_it_is_back() -> None:
+    with farm("a", "b", "c") as cluster:
+        removed = cluster.cluster.put(b"removed" * 1_000, replicas=3)
+        cluster.settled(lambda: cluster.holders(removed) == ["a", "b", "c"])
+        cluster.nodes.pop("c").end()
+        cluster.settled(lambda: cluster.holders(removed) == ["a", "b"])
+
+        cluster.cluster.objects.remove(removed)
+
+        cluster.settled(lambda: not any(cluster.content_of(name, removed) for name in "ab"))
+        assert cluster.content_of("c", removed) == b"removed" * 1_000, "its machine is off"
+        cluster.start("c")
+        cluster.settled(lambda: cluster.content_of("c", removed) is None)
+        assert cluster.cluster.ask(cluster.cluster.coordinator.objects(limit=1)).deleting == 0
+
+
 def test_a_removed_object_frees_the_room_on_every_holder_and_on_one_that_was_away_when_it_is_back() -> None:
     with farm("a", "b") as cluster:
         kept, removed = (cluster.cluster.put(content, replicas=2) for content in (b"kept", b"removed" * 1_000))

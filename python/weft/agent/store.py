@@ -56,8 +56,8 @@ _LOST: Final = frozenset(
         errno.ELOOP,
     }
 )
-"""What a kernel says of a file whose bytes are lost: the medium gave none, they fail their checksum, or there is no such
-file. Everything else (descriptors or memory that ran out, a right that is missing, an interruption) is about this
+"""What a kernel says of a file whose bytes are lost: the medium gave none, they fail their checksum, or there is no
+such file. Everything else (descriptors or memory that ran out, a right that is missing, an interruption) is about this
 process at this moment, and says nothing of the bytes."""
 
 

@@ -93,6 +93,7 @@ class Healer:
         self._nodes: Mapping[NodeId, StoreNode] = {}
         self._standing: Mapping[NodeId, tuple[bool, bool]] = {}
         self._restless: dict[ObjectHash, None] = {}
+        self._awaited: set[ObjectHash] = set()
         self._touched: set[ObjectHash] = set()
         self._all_touched = True
         self._given_out = 0
@@ -121,11 +122,12 @@ class Healer:
         return self._look_at_nodes()
 
     def count(self, wanted: Health) -> int:
-        """How many objects stand so badly. Only restless ones can."""
+        """How many objects stand so badly. Only restless ones can, and deleted ones whose holders left with a copy."""
         nodes, objects = self._look_at_nodes(), self._writer.state.objects
         self._follow(nodes)
         found = (objects.get(object_hash) for object_hash in self._restless)
-        return sum(1 for one in found if one is not None and health(one, nodes) is wanted)
+        awaited = len(self._awaited) if wanted is Health.DELETING else 0
+        return awaited + sum(1 for one in found if one is not None and health(one, nodes) is wanted)
 
     def restless(self) -> list[ObjectHash]:
         """The objects with more or fewer copies than wanted."""
@@ -270,9 +272,14 @@ class Healer:
         if self._all_touched or standing != self._standing:
             self._standing, self._all_touched = standing, False
             self._restless = {one.object_hash: None for one in objects.values() if not is_at_rest(one, nodes)}
+            self._awaited = {one.object_hash for one in objects.values() if one.deleting and not one.replicas}
         else:
             for object_hash in self._touched:
                 found = objects.get(object_hash)
+                if found is not None and found.deleting and not found.replicas:
+                    self._awaited.add(object_hash)
+                else:
+                    self._awaited.discard(object_hash)
                 if found is None or is_at_rest(found, nodes):
                     self._restless.pop(object_hash, None)
                 else:
@@ -291,9 +298,12 @@ class Healer:
         return present
 
     def _unnamed(self, node_id: NodeId, named: set[ObjectHash]) -> list[ObjectHash]:
-        """What the books say a node holds and it did not name when it named everything."""
-        objects = self._writer.state.objects
-        return [one.object_hash for one in objects.values() if node_id in one.replicas and one.object_hash not in named]
+        """What the books say a node holds, or left with, and it did not name when it named everything."""
+        return [
+            one.object_hash
+            for one in self._writer.state.objects.values()
+            if (node_id in one.replicas or node_id in one.left) and one.object_hash not in named
+        ]
 
     def _next(self) -> Generation:
         """A number nobody was given before, in this term or an earlier one."""

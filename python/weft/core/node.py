@@ -207,9 +207,10 @@ def apply_node_resumed(draft: Draft, event: NodeResumed) -> None:
 
 def apply_node_removed(draft: Draft, event: NodeRemoved) -> None:
     """The node, its endpoint and what it held are gone, in this order: a lost extent is one whose node is no more."""
+    node = _row(draft, event.node_id)
     draft.nodes.remove(event.node_id)
     lose_holdings(draft, event.node_id, f"node {event.node_id} was removed")
-    lose_replicas(draft, event.node_id)
+    lose_replicas(draft, node)
     if event.node_id in draft.endpoints:
         draft.endpoints.remove(event.node_id)
         draft.marks = draft.marks._replace(endpoints_generation=Generation(draft.marks.sequence))

@@ -207,6 +207,17 @@ MODELS_MAX = _number(
 RETIRED_COUNT_MAX = _number(
     "RETIRED_COUNT_MAX", 16, "incarnations", 1, 1_024, "earlier lives of a node that are remembered so as to be refused"
 )
+LEFT_NODES_MAX = _number(
+    "LEFT_NODES_MAX", 16, "nodes", 1, 1_024, "nodes that left with a copy of an object, remembered with the object"
+)
+DELETED_AWAITED_MAX = _number(
+    "DELETED_AWAITED_MAX",
+    65_536,
+    "objects",
+    16,
+    10**7,
+    "deleted while every holder had left the cluster, and remembered for when one is back; about 20 MiB of them",
+)
 SWEEP_MS = _number("SWEEP_MS", 1_000, "ms", 10, 60_000, "how often timers look; a tenth of the shortest silence")
 REGION_LENDERS_MAX = _number(
     "REGION_LENDERS_MAX", 64, "nodes", 1, 1_024, "with all rooms unequal this is 2,080 extents, a layout of 300 KB"
@@ -534,3 +545,5 @@ class LedgerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     stripe_bytes: int = STRIPE_BYTES
     retired_count_max: int = RETIRED_COUNT_MAX
     ring_unit_gb: int = RING_UNIT_GB
+    left_nodes_max: int = LEFT_NODES_MAX
+    deleted_awaited_max: int = DELETED_AWAITED_MAX

@@ -55,7 +55,7 @@ class StoreFailed(Failed):
 
 
 class StoreUnreadable(StoreFailed):
-    """This machine could not read a copy just now; the copy is kept, and nothing is known of it. Facts: path, reason."""
+    """This machine could not read a copy just now; it is kept, and nothing is known of it. Facts: path, reason."""
 
     code = "STORE_UNREADABLE"
     temporary = True
