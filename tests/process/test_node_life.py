@@ -65,7 +65,7 @@ class Cloud:
         """Starts a node and waits for nothing."""
         own = {
             **self.environment,
-            "ORCHESTRATOR_URL": self.url,
+            "ORCHESTRATORD_URL": self.url,
             "POOL_MANAGERD_NODE_ID": name,
             "POOL_MANAGERD_RUNTIME_DIR": str(self.engines(name)),
             **environment,

@@ -173,8 +173,7 @@ def coordinator_url(env: Mapping[str, str]) -> str:
     """Where clients find the coordinator, without a slash at the end."""
     if url := env.get("WEFT_COORDINATOR", "").strip():
         full = url if "://" in url else f"http://{url}"
-        parts = urlsplit(full)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_web_url(full):
             raise Misconfigured(f"WEFT_COORDINATOR is not a URL: {url!r}", variable="WEFT_COORDINATOR")
         return full.rstrip("/")
     host, port = _listen_address(env)
@@ -308,6 +307,15 @@ def split_address(address: str, variable: str) -> tuple[str, int]:
     return host.strip("[]"), _port(port, variable, lowest=0)
 
 
+def is_web_url(url: str) -> bool:
+    """Whether this is an http or https URL with a host, and with a port that there is where it names one."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def is_set(env: Mapping[str, str], variable: str) -> bool:
     """A switch: true, yes, on or 1 against false, no, off, 0 or nothing. Raises `Misconfigured` for anything else."""
     text = env.get(variable, "").strip().lower()
@@ -331,10 +339,10 @@ def _advertised(env: Mapping[str, str], flag: str | None) -> str | None:
     variable = "--advertise" if flag else "WEFT_ADVERTISE"
     if not (url := (flag or env.get("WEFT_ADVERTISE", "")).strip()):
         return None
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    full = url if "://" in url else f"http://{url}"
+    if not is_web_url(full):
         raise Misconfigured(f"{variable} is not a URL: {url!r}", variable=variable)
-    return parts.geturl().rstrip("/")
+    return urlsplit(full).geturl().rstrip("/")
 
 
 def _choice(env: Mapping[str, str], variable: str, choices: tuple[str, ...]) -> str:
