@@ -117,8 +117,7 @@ def read_coordinator_settings(
     token_file = _token_file(env)
     tokens = read_tokens(env)
     in_file = read_token_file(token_file) if token_file is not None else ()
-    if open_to_others and profile.cloud:
-        _check_cloud_tokens(bind_host, (*tokens, *in_file))
+    check_tokens(bind_host, profile, (*tokens, *in_file))
     if open_to_others and given is None and not tokens and not in_file:
         raise Misconfigured(
             f"{bind_host} can be reached from other machines, and anybody there could read and write memory; "
@@ -357,8 +356,13 @@ def _token_file(env: Mapping[str, str]) -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-def _check_cloud_tokens(bind_host: str, tokens: tuple[str, ...]) -> None:
-    """In the cloud profile other machines show a token, long enough that nobody guesses it."""
+def check_tokens(bind_host: str, profile: Profile, tokens: tuple[str, ...]) -> None:
+    """In the cloud profile other machines show a token, long enough that nobody guesses it. Raises `Misconfigured`.
+
+    The rule holds at the start and for every token that comes later.
+    """
+    if not profile.cloud or is_loopback(bind_host):
+        return
     if not tokens:
         raise Misconfigured(
             f"{bind_host} can be reached from other machines, and the cloud profile lets none in without a token; "
@@ -367,8 +371,8 @@ def _check_cloud_tokens(bind_host: str, tokens: tuple[str, ...]) -> None:
         )
     if any(len(token) < TOKEN_LENGTH_MIN for token in tokens):
         raise Misconfigured(
-            f"LLORCH_API_TOKEN holds a token of fewer than {TOKEN_LENGTH_MIN} letters, which can be guessed; "
-            "make one with `openssl rand -hex 32`",
+            f"LLORCH_API_TOKEN or its file holds a token of fewer than {TOKEN_LENGTH_MIN} letters, which can be "
+            "guessed; make one with `openssl rand -hex 32`",
             variable="LLORCH_API_TOKEN",
         )
 
