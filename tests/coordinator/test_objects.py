@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import Door, Lender, run
+from tests.worlds import Door, Lender, run, seed_node
 from weft.model.policy import NODE_LOST_MS
 
 ONE, OTHER = "1" * 64, "2" * 64
@@ -368,6 +368,34 @@ def test_what_is_put_goes_to_nodes_that_keep_objects_and_not_to_those_that_refus
         await register(door)
         assert set((await door.ok("GET", f"/objects/{ONE}/targets"))["targets"]) == {"a", "b", "c"}
         assert set((await door.ok("GET", f"/objects/{ONE}/targets?without=a,b"))["targets"]) == {"c"}
+
+    run(story)
+
+
+def test_nodes_that_could_keep_an_object_and_cannot_now_are_named_with_the_reason() -> None:
+    async def story(door: Door) -> None:
+        nodes = await cluster(door, "a", "b", "c", "d")
+        storeless = Lender(door, "no-store")
+        await storeless.join()
+        await door.ok("POST", "/nodes", seed_node("stranger"))
+        await register(door, rf=4)
+        path = f"/objects/{ONE}/targets"
+        answer = await door.ok("GET", path)
+        assert (sorted(answer["targets"]), answer["passed_over"]) == (["a", "b", "c", "d"], {})
+        for _ in range(3):
+            await door.pass_time(NODE_LOST_MS // 2)
+            for one in (nodes[0], nodes[2], storeless):
+                await one.beat()
+        await door.ok("POST", "/nodes/c/drain")
+        answer = await door.ok("GET", path)
+        assert answer["targets"] == ["a"]
+        assert answer["passed_over"] == {"b": "it is offline", "d": "it is offline"}
+        nodes[3].restart()
+        nodes[3].inventory = 0
+        await nodes[3].beat()
+        answer = await door.ok("GET", f"{path}?without=a")
+        assert answer["targets"] == []
+        assert answer["passed_over"] == {"b": "it is offline", "d": "it has yet to say what it holds"}
 
     run(story)
 

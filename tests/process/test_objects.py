@@ -133,6 +133,34 @@ def test_a_put_goes_on_when_a_node_is_killed_in_the_middle() -> None:
         assert list((cluster.store_of(dead) / "incoming").iterdir()) == []
 
 
+def test_a_put_that_reaches_one_of_three_nodes_is_not_done_also_when_the_others_fell_silent_before_it() -> None:
+    with farm("a", "b", "c") as cluster:
+        cluster.kill("b", "c")
+        cluster.settled(lambda: cluster.cluster.ask(cluster.cluster.coordinator.objects(limit=1)).stores == 1)
+
+        with pytest.raises(ObjectNotStored) as refused:
+            cluster.cluster.put(b"three times", replicas=3)
+
+        assert refused.value.nodes == ["a"]
+        assert refused.value.reasons.keys() == {"b", "c"}
+        assert "weft object remove" in str(refused.value)
+        assert cluster.cluster.get(cluster.cluster.put(b"once", replicas=1)) == b"once"
+        cluster.start("b")
+        assert cluster.cluster.get(cluster.cluster.put(b"three times", replicas=3)) == b"three times"
+
+
+def test_a_cluster_of_one_node_keeps_what_it_can_and_says_how_much(tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"wanted three times")
+    with farm("a") as cluster:
+        stored = cluster.cluster.objects.put(source, 3)
+        assert (stored.nodes, stored.wanted, stored.reasons) == (("a",), 3, {})
+        arguments = [sys.executable, "-m", "weft.cli", "put", str(source), "--coordinator", cluster.url]
+        environment = {**os.environ, "WEFT_SECRET": cluster.cluster.secret.decode()}
+        put = subprocess.run(arguments, env=environment, capture_output=True, timeout=DEADLINE_S, check=True)
+        assert b"1 of 3 copies are stored" in put.stderr
+
+
 def test_a_reader_falls_over_to_another_holder_when_one_lies() -> None:
     content = content_of(5, CHUNK_BYTES + 1_000)
     with farm("a", "b") as cluster:
@@ -204,7 +232,8 @@ def test_a_store_that_is_full_says_so_and_keeps_what_it_has() -> None:
         kept = cluster.cluster.put(content_of(1, 700_000), replicas=2)
         with pytest.raises(ObjectNotStored) as refused:
             cluster.cluster.put(content_of(2, 700_000), replicas=2)
-        assert "no node keeps objects here, or none has room" in str(refused.value)
+        assert refused.value.reasons.keys() == {"a", "b"}
+        assert "is on 0 of 2 nodes: a: it has room for " in str(refused.value)
         assert StoreFull.code == "STORE_FULL"
         assert cluster.cluster.get(kept) == content_of(1, 700_000)
         assert [list((cluster.store_of(name) / "incoming").iterdir()) for name in "ab"] == [[], []]

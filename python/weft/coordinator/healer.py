@@ -16,7 +16,7 @@ What if this process dies with a plan under way? Its successor begins a new term
 every node for its list, and plans from what is there by then.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 import msgspec
@@ -41,6 +41,7 @@ from weft.model.events import (
     ReplicaRemoved,
 )
 from weft.model.ids import Generation, Incarnation, NodeId
+from weft.model.node import NodeStatus
 from weft.model.object import ObjectHash, StoredObject, is_content_hash
 from weft.model.policy import DOUBTS_PER_NODE_MAX
 from weft.telemetry import Metrics
@@ -96,6 +97,7 @@ class Healer:
         self._awaited: set[ObjectHash] = set()
         self._touched: set[ObjectHash] = set()
         self._all_touched = True
+        self._storeless: set[NodeId] = set()
         self._given_out = 0
         self._plan = HealingPlan(generation=Generation(0))
         self._changes = metrics.counter("weft_replicas_total", "Copies gained and lost, by how.", ("change",))
@@ -181,6 +183,34 @@ class Healer:
         keeping = self._keepings.get(node_id)
         return keeping.target if keeping is not None else _UNKNOWN
 
+    def keeps_nothing(self, node_id: NodeId) -> None:
+        """A node said in this life of it that it has no store."""
+        self._storeless.add(node_id)
+
+    def passed_over(self, found: StoredObject, but: Set[NodeId], count_max: int) -> Mapping[NodeId, str]:
+        """Nodes that could be given an object and cannot be now, and why; no more than so many.
+
+        A node that is away counts unless it said that it keeps nothing, also to a coordinator that has never heard it:
+        what is not known is not taken for a smaller cluster. One that is to go does not.
+        """
+        nodes, reasons = self._look_at_nodes(), dict[NodeId, str]()
+        for node in self._writer.state.nodes.values():
+            is_out = node.incarnation is None or node.node_id in self._storeless or node.drained
+            if is_out or node.node_id in but or node.status is NodeStatus.DRAINING:
+                continue
+            if len(reasons) >= count_max:
+                break
+            seen = nodes.get(node.node_id)
+            if seen is None:
+                reasons[node.node_id] = "it is offline"
+            elif not seen.gives:
+                reasons[node.node_id] = "it has not been heard for a while"
+            elif not seen.takes:
+                reasons[node.node_id] = "it has yet to say what it holds"
+            elif seen.free_bytes < found.size_bytes:
+                reasons[node.node_id] = f"it has room for {seen.free_bytes} bytes"
+        return reasons
+
     def look(self) -> None:
         """Plan anew, and answer the beats of those whose part changed. Looking again changes nothing."""
         nodes = self._look_at_nodes()
@@ -208,8 +238,10 @@ class Healer:
         for event in events:
             if isinstance(event, NodeRemoved | NodeIncarnated):
                 self._keepings.pop(event.node_id, None)
+                self._storeless.discard(event.node_id)
             elif isinstance(event, ClusterDestroyed):
                 self._keepings.clear()
+                self._storeless.clear()
             elif isinstance(event, ObjectDeleted):
                 self._call_back(event.object_hash)
             elif isinstance(event, ObjectRegistered):
