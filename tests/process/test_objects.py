@@ -3,6 +3,8 @@
 import hashlib
 import os
 import random
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -94,6 +96,28 @@ def test_silent_corruption_on_a_disk_is_found_by_scrubbing_and_healed() -> None:
 
         cluster.settled(lambda: cluster.content_of("b", object_hash) == good)
         cluster.settled(lambda: cluster.holders(object_hash) == ["a", "b", "c"])
+
+
+def test_a_node_that_runs_out_of_descriptors_keeps_its_copies_and_goes_on() -> None:
+    with farm("a", "b", flags=("--scrub-every-ms", "100", "--scrub-rate", "1GiB")) as cluster:
+        object_hash = cluster.cluster.put(b"healthy", replicas=2)
+        cluster.settled(lambda: cluster.holders(object_hash) == ["a", "b"])
+        short = cluster.nodes["b"]
+        before = resource.prlimit(short.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(short.process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+
+        short.line_with(f"object {object_hash} could not be looked at", DEADLINE_S)
+        # Its connection ends, so that it needs a new one and has no descriptor for it.
+        coordinator = cluster.crew._children[0]
+        os.kill(coordinator.process.pid, signal.SIGSTOP)
+        short.line_with("cannot open a connection", DEADLINE_S)
+        os.kill(coordinator.process.pid, signal.SIGCONT)
+        assert short.process.poll() is None
+        resource.prlimit(short.process.pid, resource.RLIMIT_NOFILE, before)
+
+        cluster.settled(lambda: cluster.holders(object_hash) == ["a", "b"])
+        assert cluster.content_of("b", object_hash) == b"healthy"
+        assert not any("is corrupt" in line or "is missing" in line for line in short.lines)
 
 
 def test_a_file_that_vanished_from_a_disk_is_missed_by_scrubbing_and_healed() -> None:
