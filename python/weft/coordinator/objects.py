@@ -61,7 +61,8 @@ class Objects:
         chosen = targets(found, self._healer.nodes, self._roster.ring, without)
         few = found.replicas_wanted - len(chosen)
         passed_over = self._healer.passed_over(found, {*chosen, *without}, few) if few > 0 else {}
-        return ObjectTargets(hash=found.object_hash, targets=list(chosen), passed_over={**passed_over})
+        reasons = {str(node_id): why for node_id, why in passed_over.items()}
+        return ObjectTargets(hash=found.object_hash, targets=list(chosen), passed_over=reasons)
 
     async def mark_missing(self, call: Call) -> Done:
         """POST /replica/mark_missing. A node that keeps objects of ours is asked to look whether it is so."""
