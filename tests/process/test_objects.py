@@ -322,7 +322,7 @@ def test_a_removed_object_frees_the_room_on_a_node_that_had_left_by_sigterm_when
         assert cluster.content_of("c", removed) == b"removed" * 1_000, "its machine is off"
         cluster.start("c")
         cluster.settled(lambda: cluster.content_of("c", removed) is None)
-        assert cluster.cluster.ask(cluster.cluster.coordinator.objects(limit=1)).deleting == 0
+        cluster.settled(lambda: cluster.cluster.ask(cluster.cluster.coordinator.objects(limit=1)).deleting == 0)
 
 
 def test_a_removed_object_frees_the_room_on_every_holder_and_on_one_that_was_away_when_it_is_back() -> None:
