@@ -108,7 +108,8 @@ class Lab:
 
     async def kill(self) -> None:
         """End the coordinator as `kill -9` does: nothing of it runs any more, and nothing is closed in order."""
-        tasks = [task for task in self.coordinator._tasks if not task.done()]
+        assert self.availability._task is not None
+        tasks = [task for task in (*self.coordinator._tasks, self.availability._task) if not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
