@@ -70,8 +70,15 @@ test: check $(BUILD)/engines  ## everything: Rust, then Python, one closing line
 sim: build  ## SEEDS=200 clusters of 50 machines in virtual time, each judged after every step; SEED=7 begins there
 	@$(PYTHON) -m weft.testing.sim --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
 
-bench: build floors $(BUILD)/engines  ## the figures, each beside its floor, in one run
-	@$(PYTHON) -m benches
+# What figures are printed beside and Weft itself never uses has an environment of its own.
+$(BUILD)/peers/made: benches/peers.txt constraints.txt
+	@echo "weft: making an environment with FastAPI in it, to compare with"
+	@rm -rf $(BUILD)/peers && $(PYTHON) -m venv $(BUILD)/peers
+	@$(BUILD)/peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r benches/peers.txt
+	@touch $@
+
+bench: build floors $(BUILD)/engines $(BUILD)/peers/made  ## the figures, each beside its floor, in one run
+	@WEFT_BENCH_FASTAPI=$${WEFT_BENCH_FASTAPI:-$(BUILD)/peers/bin/python} $(PYTHON) -m benches
 
 format:  ## formats everything
 	@cargo fmt --all

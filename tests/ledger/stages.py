@@ -2,12 +2,11 @@
 
 import asyncio
 import base64
-import contextlib
 import io
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +35,10 @@ class Stage(Protocol):
     @property
     def layer(self) -> Layer: ...
 
+    @property
+    def scan_settles(self) -> bool:
+        """Whether a blob that a scan finds is kept as well as any."""
+
     async def take_away(self) -> None:
         """Nobody reaches the layer from now on."""
 
@@ -63,6 +66,8 @@ class SystemRandom:
 
 
 class MemoryStage:
+    scan_settles = True
+
     def __init__(self) -> None:
         self.layer = MemoryLayer(SystemClock(), SystemRandom())
 
@@ -96,21 +101,16 @@ class LossyHttp(HttpxHttp):
         return answer
 
 
-class QuietServer(Server):
-    """A server inside a test: the test's signals are the test's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Running:
-    """An ASGI application on a port of its own, which it gets again when it comes back."""
+    """An ASGI application on a port of its own, which it gets again when it comes back.
+
+    The server is the one of the processes, begun and ended by hand: its own end takes two tenths of a second of sleep,
+    and there are hundreds of ends in these tests.
+    """
 
     def __init__(self) -> None:
         self.port = 0
-        self._server: QuietServer | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._server: Server | None = None
         self._listener: socket.socket | None = None
 
     @property
@@ -120,18 +120,25 @@ class Running:
     async def start(self, app: object) -> None:
         self._listener = bind("127.0.0.1", self.port)
         self.port = self._listener.getsockname()[1]
-        listening = asyncio.Event()
-        self._server = QuietServer(app, listening.set, lambda: None)  # type: ignore[arg-type]
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-        await listening.wait()
+        server = Server(app, lambda: None, lambda: None)  # type: ignore[arg-type]
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([self._listener])
+        self._server = server
 
     async def stop(self) -> None:
-        if self._server is None or self._task is None or self._listener is None:
+        """End as a process does that is killed: connections break, and nobody is answered any more."""
+        if self._server is None or self._listener is None:
             return
-        self._server.should_exit = self._server.force_exit = True
-        await self._task
+        server, self._server = self._server, None
+        for one in server.servers:
+            one.close()
         self._listener.close()
-        self._server = None
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        for task in list(server.server_state.tasks):
+            task.cancel()
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
 
 
 class WitnessStage:
@@ -170,6 +177,8 @@ class WitnessStage:
 
 
 class EmergencyStage:
+    scan_settles = True
+
     def __init__(self, directory: Path) -> None:
         self.witness = WitnessStage(directory / "emergency")
         self.http = LossyHttp()
@@ -203,6 +212,8 @@ CLUSTER = SigningKey.from_secret(b"the cluster of these tests", Domain.PUBLISHER
 
 class QuorumStage:
     """Four validators, three of whom must sign."""
+
+    scan_settles = False
 
     def __init__(self, directory: Path, *, count: int = 4, timeout_ms: int = 5_000, pinned: bool = True) -> None:
         self.keys = [SigningKey(bytes([number]) * 32, Domain.VALIDATOR) for number in range(count)]
@@ -268,6 +279,8 @@ NODE_SECRET = b"the node's own"
 
 class CelestiaStage:
     """The double of a node, with a block every twenty milliseconds."""
+
+    scan_settles = True
 
     def __init__(self, directory: Path, *, timeout_ms: int = 5_000, block_ms: int = 20) -> None:
         self.directory = directory

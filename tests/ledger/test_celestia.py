@@ -125,6 +125,25 @@ def test_a_process_that_died_between_submitting_and_hearing_looks_before_it_subm
     play(tmp_path, story)
 
 
+def test_a_node_that_reads_well_and_includes_nothing_becomes_unavailable_and_comes_back_by_itself(
+    tmp_path: Path,
+) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        stage.layer._stuck_ms = 500
+        stage.chain.fates.extend([Fate.TIMES_OUT_AND_IS_LOST] * 2)
+        with pytest.raises(LayerUnknown):
+            await stage.layer.put(BLOB)
+        assert await stage.layer.probe() is LayerHealth.DEGRADED
+        seen = []
+        while not seen or seen[-1] is not LayerHealth.HEALTHY:
+            seen.append(await stage.layer.probe())
+            await asyncio.sleep(0.05)
+        assert LayerHealth.UNAVAILABLE in seen
+        assert (await listed(stage.layer))[0] == [BLOB]
+
+    play(tmp_path, story, timeout_ms=300)
+
+
 @pytest.mark.parametrize("fate", [Fate.WRONG_SEQUENCE, Fate.EVICTED, Fate.REJECTED])
 def test_what_the_chain_certainly_did_not_take_is_tried_again(tmp_path: Path, fate: Fate) -> None:
     async def story(stage: CelestiaStage) -> None:
@@ -166,6 +185,7 @@ def test_a_token_that_may_only_read_puts_nothing_and_says_what_it_lacks(tmp_path
         reader = stage.new_layer("other", token=mint_token(NODE_SECRET, "public", "read"))
         with pytest.raises(LayerRefused, match="need 'write'"):
             await reader.put(BLOB)
+        assert await reader.probe() is LayerHealth.UNAVAILABLE, "it reads well, and no put would work"
         await stage.layer.put(BLOB)
         assert (await listed(reader))[0] == [BLOB]
         await reader.close()
@@ -299,6 +319,56 @@ def test_history_is_never_skipped_a_reader_that_fell_behind_the_tail_is_told_whe
         found, _ = await listed(stage.layer, cursor)
         assert found == [b"missed by the reader", b"after the tail"], "who kept it gives it"
         await reader.close()
+
+    play(tmp_path, story)
+
+
+def test_no_history_is_skipped_by_a_reader_that_is_more_than_a_thousand_heights_behind(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        first = await stage.layer.put(b"long ago")
+        for _ in range(1_200):
+            stage.chain.produce()
+        last = await stage.layer.put(b"just now")
+        assert last.height > first.height + 1_200
+        reader = stage.new_layer("reader")
+        assert (await listed(reader))[0] == [b"long ago", b"just now"]
+        await reader.close()
+
+    play(tmp_path, story)
+
+
+def test_two_who_put_the_same_blob_at_once_pay_once(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        first, second = await asyncio.gather(stage.layer.put(BLOB), stage.layer.put(BLOB))
+        assert first == second
+        assert len(stage.chain.blobs(first.height)) == 1
+
+    play(tmp_path, story)
+
+
+def test_a_put_that_is_given_up_ends_at_once_and_the_blob_may_still_land(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        stage.stand_still()
+        putting = asyncio.create_task(stage.layer.put(BLOB))
+        while not count_of(stage, "blob.Submit"):  # noqa: ASYNC110 — the double has no event for it.
+            await asyncio.sleep(0.005)
+        putting.cancel()
+        await asyncio.wait({putting}, timeout=1)
+        assert putting.cancelled()
+        stage.go_on()
+        await stage.layer.put(BLOB)
+        assert count_of(stage, "blob.Submit") == 1
+
+    play(tmp_path, story)
+
+
+def test_a_network_that_was_begun_anew_is_given_what_it_has_forgotten(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        await stage.layer.put(BLOB)
+        stage.chain._blobs.clear()
+        receipt = await stage.layer.put(BLOB)
+        assert stage.chain.blobs(receipt.height)
+        assert await stage.layer.put(BLOB) == receipt
 
     play(tmp_path, story)
 

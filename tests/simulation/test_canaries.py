@@ -116,6 +116,12 @@ def test_a_slot_that_is_promised_and_not_counted_is_noticed(monkeypatch: pytest.
     assert "were given slots of" in caught(steps=300)
 
 
+def test_a_promise_that_outlives_its_node_s_next_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Jobs, "settle", lambda *_: None)
+    said = caught(steps=300)
+    assert "was refused while" in said or "are promised" in said
+
+
 def test_a_job_that_comes_back_from_a_lost_node_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Jobs, "find", lambda jobs, placement_id, aside: jobs._known(placement_id))
     assert "was lost with its node" in caught(steps=300)

@@ -172,6 +172,14 @@ def test_nobody_without_the_token_gets_further_than_the_health(tmp_path: Path) -
     play(tmp_path, story)
 
 
+def test_the_metrics_are_prometheus_text(tmp_path: Path) -> None:
+    async def story(client: httpx.AsyncClient, _: Shelf) -> None:
+        await put(client, BLOB)
+        assert "\nweft_witness_blobs 1\n" in (await client.get("/metrics")).text
+
+    play(tmp_path, story)
+
+
 def test_the_health_names_the_validator_and_fails_when_nothing_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ when the cluster behind the URL turns out to be another one, whose peers would n
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -138,6 +139,14 @@ class Node:
 
     async def _enter(self, incarnation: Incarnation) -> tuple[str, Memory]:
         """Finds or founds the cluster, listens, and joins with the real port: a server is one cluster's."""
+        while True:
+            try:
+                return await self._enter_once(incarnation)
+            except (ClusterNotFound, NodeNotFound):
+                # Destroyed, or taken out, while this node was coming in: it comes in anew, like any first node.
+                await self._clock.sleep(_PAUSE_FIRST_S)
+
+    async def _enter_once(self, incarnation: Incarnation) -> tuple[str, Memory]:
         cluster = await self._insist(lambda: find_or_found(self._coordinator, self._settings.cluster_name))
         memory = await self._listen(bytes.fromhex(cluster.cluster_id), incarnation)
         self._joining = True
@@ -230,12 +239,12 @@ class Node:
                 reply = await beats.beat(wait_ms) if wait_ms == 0 else await beats.beat()
             except NodeNotFound:
                 self._outlet.remark(f"node {self._settings.name} was removed from the cluster; joining again")
-                await self._insist(lambda: join(self._coordinator, self._settings, port))
+                await self._join_again(port)
             except ClusterNotFound:
                 if self._settings.cloud is not None and self._settings.cloud.registers:
                     # The pools door knows no clusters: whoever registers is in, as after a coordinator's restart.
                     self._outlet.remark(f"the coordinator knows nobody; registering node {self._settings.name} again")
-                    await self._insist(lambda: join(self._coordinator, self._settings, port))
+                    await self._join_again(port)
                 else:
                     await self._wait_for_cluster(port)
             except WeftError as error:
@@ -249,6 +258,11 @@ class Node:
                 self._recovered()
                 self._announce(port)
 
+    async def _join_again(self, port: int) -> None:
+        """Come back with this life. Where it is gone again in the meantime, the next beat is told so."""
+        with contextlib.suppress(ClusterNotFound, NodeNotFound):
+            await self._insist(lambda: join(self._coordinator, self._settings, port))
+
     async def _wait_for_cluster(self, port: int) -> None:
         """The cluster was destroyed. Founding it again is not for a node that happens to be left over to decide."""
         self._outlet.begin(
@@ -259,7 +273,7 @@ class Node:
             await self._clock.sleep(_PAUSE_LONGEST_S / 5)
             try:
                 await self._asker.ask(join(self._coordinator, self._settings, port))
-            except ClusterNotFound:
+            except (ClusterNotFound, NodeNotFound):
                 continue
             except WeftError as error:
                 await self._rest(error)

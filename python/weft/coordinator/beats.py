@@ -226,6 +226,8 @@ class Beats:
         self._mark_heard(node_id)
         self._changes.notice()
         await self._settle(writer, node_id, report)
+        # Again: whoever goes on to what else the beat said must not note it of a node that is no more.
+        self._check_life(node_id, report.incarnation)
 
     async def wait_for_news(
         self,

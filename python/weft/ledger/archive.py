@@ -87,6 +87,12 @@ class Archive:
         """Remember where blobs stand. What was sent and now has a place is no longer only sent."""
         await self._run(lambda: self._note(places))
 
+    async def forget(self, place: Place) -> None:
+        """A blob does not stand where it was seen: its network was begun anew. The blob itself is kept."""
+        await self._run(
+            lambda: self._change("DELETE FROM places WHERE height = ? AND mark = ?", [(place.height, place.mark)])
+        )
+
     async def place_of(self, commitment: Commitment) -> Place | None:
         """Where a blob stands first, if anywhere."""
         rows = await self._run(

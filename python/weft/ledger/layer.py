@@ -66,7 +66,8 @@ class Layer(Protocol):
 
     Every verb ends by its own deadline, with an error of the `LayerFailed` branch when it must: plain `LayerFailed`
     when nothing happened and trying again may help, `LayerUnknown` when the blob may or may not be kept,
-    `LayerRefused` when trying again changes nothing.
+    `LayerRefused` when trying again changes nothing. A scan that finds the blob settles `LayerUnknown`; after a plain
+    failure only another put does, whatever a scan shows, for a layer of several places may hold it in too few of them.
     """
 
     @property

@@ -469,6 +469,9 @@ CELESTIA_LANDING_BLOCKS = _number(
     "CELESTIA_LANDING_BLOCKS", 2, "blocks", 1, 64, "in which a transaction lands if it was taken; later is rare"
 )
 CELESTIA_SLOW_MS = _number("CELESTIA_SLOW_MS", 1_000, "ms", 1, 60_000, "the storage seed's: a head that takes longer")
+CELESTIA_STUCK_MS = _number(
+    "CELESTIA_STUCK_MS", 60_000, "ms", 1, 3_600_000, "two puts that time out, or ten blocks: it includes none of ours"
+)
 CELESTIA_HEIGHTS_AT_ONCE = _number(
     "CELESTIA_HEIGHTS_AT_ONCE",
     16,

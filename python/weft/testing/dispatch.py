@@ -1,10 +1,12 @@
 """What was promised of engine pools, and where work was sent, held against what the coordinator knew at that moment.
 
-Between two words of a node, no more of a pool's slots may be promised than were free by the first. A job that was lost
-with its node stays lost. Nothing goes to a node that the log says is offline or drained, or that is not heard.
+Between two words of a node, exactly as many of a pool's slots can be promised as were free by the first. A job that was
+lost with its node stays lost. Nothing goes to a node that the log says is offline or drained, or that is not heard.
 """
 
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from weft.api.bodies.placing import JobPlaced
 from weft.coordinator.app import Coordinator
@@ -13,6 +15,9 @@ from weft.model.events import ClusterDestroyed, Event, NodeIncarnated, NodeLost,
 from weft.model.ids import NodeId
 from weft.model.node import NodeStatus
 from weft.model.pool import PoolKey
+
+_PARTICULAR: Final = frozenset({"model", "placement", "devices", "vram_bytes"})
+"""What makes a job one that not every pool would do for."""
 
 
 class Dispatches:
@@ -62,10 +67,17 @@ class Dispatches:
         if placed.placement_id in self._lost:
             self._breaches.append(f"{placed.placement_id} was lost with its node and is said to be on {placed.node_id}")
 
-    def on_refused(self, code: str) -> None:
-        """A question about jobs was refused."""
+    def on_refused(self, code: str, asked: bytes | None) -> None:
+        """A question about jobs was refused. A job that any slot would do for is refused only when there is none."""
         self.reset_count += code == "WORKER_RESET"
         self.full_count += code == "POOL_UNAVAILABLE"
+        if code != "POOL_UNAVAILABLE" or _PARTICULAR & msgspec.json.decode(asked or b"{}").keys():
+            return
+        assert self._coordinator is not None, "who answers has begun"
+        aside = self._coordinator._roster.aside()
+        for key, allowed in self._allowed.items():
+            if key[0] not in aside and len(self._granted.get(key, ())) < allowed:
+                self._breaches.append(f"a job was refused while {key[1]} on {key[0]} had a slot for it")
 
     def on_chosen(self, node_id: NodeId, what: str) -> None:
         """Something was sent to a node."""

@@ -46,7 +46,8 @@ class Observer:
             self.breaches.append(f"{exchange.request.method} {exchange.request.target} was answered {response.status}")
         if not 200 <= response.status < 300:
             if "/v2/placements" in exchange.request.target:
-                self.dispatches.on_refused(msgspec.json.decode(response.body).get("code", ""))
+                code = msgspec.json.decode(response.body).get("code", "")
+                self.dispatches.on_refused(code, exchange.request.body)
             return
         self.position_promised = max(self.position_promised, int(response.headers.get("weft-position", "0")))
         what = _kind(exchange.request.method, exchange.request.target)

@@ -4,6 +4,7 @@
     GET  /blob/{commitment}
     GET  /blobs?from=HEIGHT&limit=N
     GET  /health, HEAD /health
+    GET  /metrics
 
 What a validator signs is a promise, so it signs when the blob is on the disk and not before, and anew
 for whoever puts a blob it has. It signs for any cluster that may speak to it; the cluster is inside what is signed.
@@ -22,7 +23,7 @@ from weft.model.ids import RequestId
 from weft.model.policy import COUNT_MAX, LAYER_BLOB_BYTES_MAX, LAYER_MS_MAX
 from weft.receipts import PublicKey, SigningKey, parse_public_key, validator_statement
 from weft.serve import Call, Content, Gate, Service, build_app
-from weft.telemetry import Log, Metrics
+from weft.telemetry import PROMETHEUS_TYPE, Log, Metrics
 from weft.witness.log import Draft
 from weft.witness.ports import Random
 from weft.witness.shelf import Shelf
@@ -57,6 +58,7 @@ class Witness:
                     "show_blob": self.show_blob,
                     "list_blobs": self.list_blobs,
                     "show_health": self.show_health,
+                    "show_metrics": self.show_metrics,
                 },
                 gate=gate,
                 position=lambda: shelf.log.height,
@@ -119,6 +121,10 @@ class Witness:
             validator_id=self._name if self._key is not None else None,
             public_key=self._key.public.hex() if self._key is not None else None,
         )
+
+    async def show_metrics(self, _: Call) -> Content:
+        """Counters and gauges."""
+        return Content(self.metrics.text().encode(), PROMETHEUS_TYPE.encode())
 
     def _cluster(self, call: Call) -> PublicKey | None:
         if self._key is None:

@@ -45,4 +45,11 @@ WITNESS: Final[tuple[Route, ...]] = (
         errors=(errors.Unavailable,),
         open_to_all=True,
     ),
+    Route(
+        operation="show_metrics",
+        method="GET",
+        path="/metrics",
+        summary="Counters and gauges as Prometheus text.",
+        family=Family.WEFT,
+    ),
 )

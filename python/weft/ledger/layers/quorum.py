@@ -3,8 +3,9 @@
 A blob is kept when `threshold` validators, each counted once, have put it on their disks and signed for it, and each
 signature was verified under the key that validator is known by. What if a validator signs twice, or two of them under
 one key or one name? It counts once. What if one lies about bytes? They are verified, and another is asked. What if
-fewer than the threshold sign? The put fails as soon as no more can come; some validators may keep the blob, so the
-outcome is unknown, and putting it again is harmless.
+fewer than the threshold sign? The put fails as soon as no more can come. Some validators may keep the blob, and a scan
+may list it, but fewer than must have answered for it: it is not kept by this layer's meaning, and only putting it again
+makes it so. That is why the failure is never called unknown: who finds such a blob in a scan must not take it for kept.
 
 Any two sets of validators, one of `threshold` and one of `n - threshold + 1`, have a member in common. So a scan asks
 the second number at least, or fails: with fewer it could miss a blob that was answered for. For the same reason
@@ -224,7 +225,7 @@ class _Ballot:
             "failed": sorted(str(error.facts.get("url", "")) for error in self._failures),
         }
         if self.is_kept_perhaps or was_under_way:
-            return LayerUnknown(f"{what}. Some may keep the blob; put it again to know", commitment=commitment, **facts)
+            return LayerFailed(f"{what}. Too few keep the blob; put it again", commitment=commitment, **facts)
         if self._failures and all(isinstance(error, LayerRefused) for error in self._failures):
             return LayerRefused(what, **facts)
         return LayerFailed(what, **facts)

@@ -10,7 +10,8 @@ A cursor is the next place to read, `height:ordinal`.
 """
 
 import asyncio
-from typing import Final
+import contextlib
+from typing import Final, NamedTuple
 
 from weft.ledger.archive import Archive, Place
 from weft.ledger.envelope import Publisher
@@ -23,16 +24,25 @@ from weft.ledger.layers.celestia.submitting import Submitter
 from weft.ledger.layers.cursor import whole_number
 from weft.ledger.layers.gather import end_all
 from weft.ledger.layers.ports import Clock, Http
-from weft.model.errors import BlobDamaged, BlobMissing, BlobPruned, LayerFailed, LayerRefused
+from weft.model.errors import BlobDamaged, BlobMissing, BlobPruned, Closed, LayerFailed, LayerRefused
 from weft.model.namespace import Namespace
 from weft.model.policy import (
     CELESTIA_POLL_MS,
     CELESTIA_SCAN_HEIGHTS_MAX,
     CELESTIA_SLOW_MS,
+    CELESTIA_STUCK_MS,
     LAYER_BLOB_BYTES_MAX,
     LAYER_PROBE_MS_MAX,
     LAYER_SCAN_BLOBS_MAX,
 )
+
+
+class _Failing(NamedTuple):
+    """Puts fail: the last blob of them, since when, and whether the node refuses them."""
+
+    blob: bytes
+    since_ms: int
+    is_refused: bool
 
 
 class CelestiaLayer:
@@ -55,6 +65,7 @@ class CelestiaLayer:
         timeout_ms: int,
         gas_price: float | None = None,
         poll_ms: int = CELESTIA_POLL_MS,
+        stuck_ms: int = CELESTIA_STUCK_MS,
     ) -> None:
         self._clock = clock
         self._archive = archive
@@ -63,7 +74,9 @@ class CelestiaLayer:
         self._node = Node(Rpc(http, rpc_url, token, auth_header), namespace, gas_price)
         self._chain = Chain(self._node, archive, publisher, poll_ms)
         self._submitter = Submitter(self._node, self._chain, archive, self._deadline, poll_ms)
-        self._put_failed = False
+        self._stuck_ms = stuck_ms
+        self._failing: _Failing | None = None
+        self._trial: asyncio.Task[None] | None = None
         self._follow_to = 0
         self._following: asyncio.Task[None] | None = None
 
@@ -77,16 +90,19 @@ class CelestiaLayer:
         deadline = self._deadline()
         commitment = commit_to(blob)
         place = await self._archive.place_of(commitment)
-        if place is not None and await self._stands(place, deadline):
-            return Receipt(commitment, place.height)
+        if place is not None:
+            if await self._stands(place, deadline):
+                return Receipt(commitment, place.height)
+            await self._archive.forget(place)
         sealed = self._publisher.outer(blob)
         try:
             await self._archive.keep([(commitment, blob)])
             height = await self._submitter.submit(commitment, sealed, self._node.mark(sealed), deadline)
-        except LayerFailed:
-            self._put_failed = True
+        except LayerFailed as error:
+            since_ms = self._failing.since_ms if self._failing is not None else self._clock.monotonic_ms()
+            self._failing = _Failing(blob, since_ms, isinstance(error, LayerRefused))
             raise
-        self._put_failed = False
+        self._failing = None
         self._follow(height)
         return Receipt(commitment, height)
 
@@ -138,7 +154,11 @@ class CelestiaLayer:
         return await self._from_chain(height, ordinal, head, count_max, deadline)
 
     async def probe(self) -> LayerHealth:
-        """Whether the node is synced and answers; degraded when it is slow, or when the last put failed."""
+        """Whether the node is synced and answers; degraded when it is slow, or when the last put failed.
+
+        A node may read well and never include a submission. After a while without one it is unavailable, so that
+        somebody else is asked; and since nobody asks it then, the blob that failed is put again from here.
+        """
         deadline = Deadline(self._clock, min(self._timeout_ms, LAYER_PROBE_MS_MAX), self.name)
         try:
             began_ms = self._clock.monotonic_ms()
@@ -153,13 +173,18 @@ class CelestiaLayer:
             return LayerHealth.UNAVAILABLE
         if state.to_height > state.height or head < 1:
             return LayerHealth.UNAVAILABLE
-        return LayerHealth.DEGRADED if took_ms > CELESTIA_SLOW_MS or self._put_failed else LayerHealth.HEALTHY
+        if self._failing is None:
+            return LayerHealth.DEGRADED if took_ms > CELESTIA_SLOW_MS else LayerHealth.HEALTHY
+        if not self._failing.is_refused and self._clock.monotonic_ms() - self._failing.since_ms < self._stuck_ms:
+            return LayerHealth.DEGRADED
+        if self._trial is None or self._trial.done():
+            self._trial = asyncio.create_task(self._try(self._failing.blob), name="celestia trial")
+        return LayerHealth.UNAVAILABLE
 
     async def close(self) -> None:
         """Give up on what is under way, and close the archive."""
         await self._submitter.close()
-        if self._following is not None:
-            await end_all([self._following])
+        await end_all(task for task in (self._following, self._trial) if task is not None)
         await self._archive.close()
 
     def _deadline(self) -> Deadline:
@@ -182,6 +207,11 @@ class CelestiaLayer:
         first = covered.last + 1 if covered.holds(tail, tail) else tail
         async for _ in self._chain.walk(first, head, deadline):
             deadline.check()
+
+    async def _try(self, blob: bytes) -> None:
+        """Put a blob again, to know whether a put works. Whatever comes of it, `put` has noted."""
+        with contextlib.suppress(LayerFailed, Closed):
+            await self.put(blob)
 
     def _follow(self, height: int) -> None:
         """Read on to a height beside whoever puts, so that the archive has no holes when the node prunes."""

@@ -7,6 +7,7 @@ twice, and readers go by commitments.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from weft.ledger.archive import Archive, Place
@@ -25,13 +26,14 @@ from weft.model.policy import (
 
 
 class Submission:
-    """A blob on its way. `was_sent` says whether a node may have it."""
+    """A blob on its way, and how many wait for it. `was_sent` says whether a node may have it."""
 
     def __init__(self, commitment: Commitment, data: bytes, mark: bytes, future: "asyncio.Future[int]") -> None:
         self.commitment = commitment
         self.data = data
         self.mark = mark
         self.future = future
+        self.waiter_count = 0
         self.was_sent = False
 
 
@@ -46,7 +48,8 @@ class Submitter:
         self._archive = archive
         self._new_deadline = new_deadline
         self._poll_ms = poll_ms
-        self._waiting: list[Submission] = []
+        self._waiting: deque[Submission] = deque()
+        self._under_way: dict[bytes, Submission] = {}
         self._working: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -54,20 +57,44 @@ class Submitter:
         """The height at which a blob stands. Raises `LayerFailed`, `LayerUnknown`, `LayerRefused`."""
         if self._closed:
             raise Closed("the celestia layer is closed")
+        # Two who put the same blob wait for one submission. Who joined one that ended badly has time left for another.
+        if (joined := self._under_way.get(mark)) is not None:
+            try:
+                return await self._wait(joined, deadline)
+            except LayerUnknown:
+                if joined.future.done() and deadline.left_ms > 0:
+                    return await self.submit(commitment, data, mark, deadline)
+                raise
+        return await self._wait(self._begin(commitment, data, mark), deadline)
+
+    async def _wait(self, one: Submission, deadline: Deadline) -> int:
+        one.waiter_count += 1
+        try:
+            async with asyncio.timeout(deadline.check() / 1_000):
+                return await asyncio.shield(one.future)
+        except TimeoutError as error:
+            if one.was_sent:
+                raise unknown(one.commitment, "no block had it in time") from error
+            raise LayerFailed("the blob's turn to be submitted did not come in time", layer=LAYER) from error
+        finally:
+            one.waiter_count -= 1
+
+    def _begin(self, commitment: Commitment, data: bytes, mark: bytes) -> Submission:
         if len(self._waiting) >= CELESTIA_WAITING_MAX:
             raise LayerFailed(f"{CELESTIA_WAITING_MAX} blobs wait for a block already; try again", layer=LAYER)
         one = Submission(commitment, data, mark, asyncio.get_running_loop().create_future())
+        one.future.add_done_callback(lambda future: self._end(mark, future))
         self._waiting.append(one)
+        self._under_way[mark] = one
         if self._working is None:
             self._working = asyncio.create_task(self._work(), name="celestia submissions")
-        try:
-            async with asyncio.timeout(deadline.check() / 1_000):
-                return await one.future
-        except TimeoutError as error:
-            # The future was cancelled with the wait. What was not sent yet is left out by `_take`.
-            if one.was_sent:
-                raise unknown(commitment, "no block had it in time") from error
-            raise LayerFailed("the blob's turn to be submitted did not come in time", layer=LAYER) from error
+        return one
+
+    def _end(self, mark: bytes, future: "asyncio.Future[int]") -> None:
+        del self._under_way[mark]
+        if not future.cancelled():
+            # Whoever waited may have left; then nobody is to hear of it.
+            future.exception()
 
     async def close(self) -> None:
         """Give up on what is under way."""
@@ -99,12 +126,14 @@ class Submitter:
         size_bytes = 0
         while self._waiting and len(group) < CELESTIA_GROUP_BLOBS_MAX:
             one = self._waiting[0]
-            if not one.future.done():
+            if one.waiter_count == 0:
+                one.future.cancel()
+            elif not one.future.done():
                 size_bytes += len(one.data)
                 if group and size_bytes > CELESTIA_GROUP_BYTES_MAX:
                     break
                 group.append(one)
-            self._waiting.pop(0)
+            self._waiting.popleft()
         return group
 
     async def _submit(self, group: Sequence[Submission], deadline: Deadline) -> None:
@@ -165,7 +194,7 @@ class Submitter:
                 heights = {}
             for mark, height in heights.items():
                 _succeed(missing.pop(mark), height)
-            if all(one.future.done() for one in missing.values()):
+            if not any(one.waiter_count for one in missing.values()):
                 break
             await deadline.pause(self._poll_ms)
         for one in missing.values():
