@@ -195,7 +195,7 @@ class Actions:
         self._later(1.0 + self._while_s(), partial(self._ensure_coordinator, host))
 
     def harm_place(self) -> None:
-        """What keeps the log beside the journal is killed, loses power, is paused, slow or wrong, some of it at once."""
+        """What keeps the log beside the journal is killed, loses power, is paused, slow or wrong."""
         if self.cluster.places is None:
             return
         how = self.chance.choice(["kill", "power", "pause", "harm", "harm"])

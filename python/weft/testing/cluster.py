@@ -22,8 +22,8 @@ from weft.client.operations import arrange
 from weft.coordinator.app import Limits
 from weft.model.node import NodeStatus
 from weft.model.policy import STRIPE_BYTES
-from weft.testing.clock import ProcessClock
 from weft.testing.balancer import Balancer
+from weft.testing.clock import ProcessClock
 from weft.testing.host import PLACE, SECRET, Host
 from weft.testing.journal_server import JournalServer
 from weft.testing.loop import SimulatedLoop

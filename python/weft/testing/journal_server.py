@@ -175,7 +175,7 @@ class SharedDiskJournal:
         self._check_open()
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + ms_max / 1_000
-        while (left_s := ends_s - loop.time()) > 0 and not self._hears_of(after):
+        while (left_s := ends_s - loop.time()) > 0 and not self._hears_of(after):  # noqa: ASYNC110 — a cut link wakes nobody.
             await asyncio.sleep(min(_LOOK_S, left_s))
 
     async def pulse(self, sign: bytes) -> None:

@@ -65,7 +65,8 @@ class LayerHttp:
     ) -> Answer:
         """The whole answer, within the time."""
         place, slash, rest = url.removeprefix("http://").partition("/")
-        request = Request(method=method, target=slash + rest or "/", headers=dict(headers), body=body)
+        lower = {name.lower(): value for name, value in headers.items()}
+        request = Request(method=method, target=slash + rest or "/", headers=lower, body=body)
         response = await self._network.send(self._source, place, request, timeout_ms / 1_000)
         return Answer(response.status, response.headers, response.body)
 
