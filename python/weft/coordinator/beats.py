@@ -33,6 +33,7 @@ from weft.model.events import (
     NodeIncarnated,
     NodeRegistered,
     NodeRemoved,
+    NodeReturned,
     RegionPlanned,
     RegionRemoved,
 )
@@ -346,8 +347,8 @@ class Beats:
                 self._mark_heard(event.node.node_id)
             elif isinstance(event, NodeDescribed) and event.engines is not None:
                 self._mark_heard(event.node_id)
-            elif isinstance(event, NodeIncarnated):
-                # Also when the beat that said so was never answered, for want of a layer, and none follows it.
+            elif isinstance(event, NodeIncarnated | NodeReturned):
+                # And not when the beat that said so is answered, which waits for a layer, or never is for want of one.
                 self._mark_heard(event.node_id)
         for node_id in draft.nodes.changed:
             if (node := draft.nodes.get(node_id)) is not None:
