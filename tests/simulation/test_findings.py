@@ -5,11 +5,15 @@ import asyncio
 import pytest
 
 from tests.worlds import Lender, coordinator_door
+from weft.coordinator.app import Limits
 from weft.ledger import MemoryJournal
 from weft.model.batch import SealedBatch
-from weft.model.ids import Position
+from weft.model.ids import NodeId, Position
+from weft.model.node import NodeStatus
 from weft.testing import Cluster
 from weft.testing.cluster import question
+from weft.testing.host import PLACE
+from weft.testing.keepers import WitnessMachine
 
 
 @pytest.mark.parametrize("cloud", [False, True])
@@ -36,6 +40,75 @@ def test_a_node_that_is_coming_in_while_the_cluster_is_destroyed_comes_in_all_th
 def _is_founded(cluster: Cluster) -> bool:
     state = cluster.host.state
     return state is not None and state.cluster is not None
+
+
+def test_a_node_that_dies_together_with_the_writer_is_missed_by_the_next_one() -> None:
+    cluster = Cluster(1, agents=4, paired=True)
+    cluster.start()
+    assert cluster.loop.run_until(lambda: len(cluster.online()) == 4, 30)
+    cluster.host.kill()
+    cluster.machines["n1"].kill()
+    missed = cluster.loop.run_until(lambda: _status(cluster, "n1") is NodeStatus.OFFLINE, 90)
+    cluster.close()
+    assert missed
+
+
+def test_a_node_whose_first_beat_no_layer_took_is_missed_all_the_same() -> None:
+    cluster = Cluster(1, agents=3, layered=True)
+    cluster.start()
+    joined = cluster.loop.run_until(lambda: _incarnation(cluster, "n1") is not None, 30)
+    for machine in _witnesses(cluster):
+        machine.sync_s = 60.0
+    cluster.machines["n1"].kill()
+    cluster.loop.run_for(30)
+    for machine in _witnesses(cluster):
+        machine.mend()
+    missed = cluster.loop.run_until(lambda: _status(cluster, "n1") is NodeStatus.OFFLINE, 90)
+    cluster.close()
+    assert joined
+    assert missed
+
+
+def test_a_node_that_is_heard_while_a_sweep_waits_for_a_layer_is_not_given_up() -> None:
+    # A sweep so rare that both are past their time at the same one.
+    cluster = Cluster(1, agents=8, layered=True, limits=Limits(sweep_ms=10_000))
+    cluster.start()
+    assert cluster.loop.run_until(lambda: len(cluster.online()) == 8, 30)
+    silent = {"n1", "n2"}
+    for name in silent:
+        cluster.network.cut(name, PLACE)
+    cluster.loop.run_for(28)
+    for machine in _witnesses(cluster):
+        machine.sync_s = 4.0
+    # The sweep gives up one of them, and waits until a layer has that.
+    assert cluster.loop.run_until(lambda: bool(_offline(cluster) & silent), 20)
+    assert cluster.host.coordinator is not None
+    (heard,) = silent - _offline(cluster)
+    cluster.network.heal(heard, PLACE)
+    cluster.host.coordinator._beats.notice(NodeId(heard))
+    cluster.loop.run_for(20)
+    lost = [row for row in cluster.host.rows() if b"NodeLost" in row.body and heard.encode() in row.body]
+    cluster.close()
+    assert not lost
+
+
+def _offline(cluster: Cluster) -> set[str]:
+    return {name for name in cluster.machines if _status(cluster, name) is NodeStatus.OFFLINE}
+
+
+def _status(cluster: Cluster, name: str) -> NodeStatus | None:
+    node = cluster.host.state.nodes.get(NodeId(name)) if cluster.host.state is not None else None
+    return node.status if node is not None else None
+
+
+def _incarnation(cluster: Cluster, name: str) -> int | None:
+    node = cluster.host.state.nodes.get(NodeId(name)) if cluster.host.state is not None else None
+    return node.incarnation if node is not None else None
+
+
+def _witnesses(cluster: Cluster) -> list[WitnessMachine]:
+    assert cluster.places is not None
+    return [machine for machine in cluster.places.machines if isinstance(machine, WitnessMachine)]
 
 
 class GatedJournal(MemoryJournal):

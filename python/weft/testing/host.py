@@ -7,6 +7,7 @@ import asyncio
 import io
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,8 @@ from weft.testing.process import Process
 
 PLACE: Final = "coordinator"
 """What the network calls the machine."""
+REMARKS: Final = ("availability changed", "reconciled", "term begun", "an append failed")
+"""What a coordinator's log tells of, and is counted: a life in which none of it happened proves little."""
 SECRET: Final = b"the secret of a simulated cluster"
 
 
@@ -64,6 +67,7 @@ class Host:
         self.process: Process | None = None
         self.coordinator: Coordinator | None = None
         self.errors: list[str] = []
+        self.remarks: Counter[str] = Counter()
         self.lives = 0
         self.wanted = False
         self._loop, self._network, self._note, self._seed = loop, network, note, seed
@@ -170,7 +174,7 @@ class Host:
             journal,
             self.clock,
             process,
-            Log(_Ear(self.errors), self.clock.now_ms),
+            Log(_Ear(self.errors, self.remarks), self.clock.now_ms),
             secret=SECRET,
             name=f"{self.place}-{self.lives}",
             limits=self._limits,
@@ -205,14 +209,17 @@ class Host:
 
 
 class _Ear(io.StringIO):
-    """A stream that keeps the lines that say a bug was met."""
+    """A stream that keeps the lines that say a bug was met, and counts some of the others."""
 
-    def __init__(self, errors: list[str]) -> None:
+    def __init__(self, errors: list[str], remarks: Counter[str]) -> None:
         super().__init__()
         self._errors = errors
+        self._remarks = remarks
 
     def write(self, text: str) -> int:
         """Take a line."""
+        for remark in REMARKS:
+            self._remarks[remark] += f'"event": "{remark}"' in text
         if '"level": "error"' in text:
             line = json.loads(text)
             self._errors.append(f"{line['event']}: {line.get('exception', '')}".strip())

@@ -25,6 +25,7 @@ from weft.core.state import State, state_digest
 from weft.ledger.envelope import Kind, unwrap
 from weft.model.availability import Standing
 from weft.model.batch import unseal
+from weft.model.errors import JournalDamaged
 from weft.model.events import (
     ClusterDestroyed,
     NodeDrained,
@@ -40,6 +41,7 @@ from weft.model.node import NodeStatus
 from weft.model.region import RegionState
 from weft.testing.actions import Actions
 from weft.testing.cluster import Cluster
+from weft.testing.host import REMARKS
 from weft.testing.invariants import BrokenError, Judge
 from weft.testing.loop import StuckError
 from weft.testing.machine import Machine
@@ -117,7 +119,7 @@ class Simulation:
             self._stay_at_rest()
             self._replay_all()
             self._rebuild_from_the_primary()
-        except (BrokenError, StuckError) as error:
+        except (BrokenError, StuckError, JournalDamaged) as error:
             raise SimulationFailedError(self.seed, self._step, str(error), self.cluster.trace.last()) from error
         finally:
             self.cluster.close()
@@ -202,6 +204,8 @@ class Simulation:
                 raise BrokenError(f"the primary has two batches for position {envelope.sequence}")
         state = State()
         for position in sorted(batches):
+            if position != state.marks.position + 1:
+                raise BrokenError(f"the primary has nothing for position {state.marks.position + 1}")
             state.merge(follow(state, unseal(batches[position], position)))
         if state_digest(state) != state_digest(self.judge.state):
             raise BrokenError(
@@ -316,6 +320,8 @@ class Simulation:
         counts["Placed"] = sum(dispatches.placed_count for dispatches in books)
         counts["Reset"] = sum(dispatches.reset_count for dispatches in books)
         counts["Full"] = sum(dispatches.full_count for dispatches in books)
+        for remark in REMARKS:
+            counts[remark.title().replace(" ", "")] = sum(host.remarks[remark] for host in self.cluster.hosts)
         counts["Watched"] = sum(watcher.count for watcher in self.actions.watchers)
         counts["Beats"] = self.cluster.observer.beats_heard
         return counts
