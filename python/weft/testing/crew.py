@@ -4,9 +4,11 @@ Two coordinators on one journal of three NATS servers, four validators, an emerg
 Celestia node. A process that ends by itself, as a coordinator does that cannot reach its journal, is started again.
 """
 
+import ctypes
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +29,8 @@ _START_S_MAX: Final = 30.0
 _END_S_MAX: Final = 10.0
 _AGAIN_S: Final = 0.5
 """How long after its own end a process is started again."""
+_SET_PARENT_DEATH_SIGNAL: Final = 1
+_LIBC: Final = ctypes.CDLL(None)
 
 
 class Child:
@@ -55,7 +59,14 @@ class Child:
         self._wanted, self._ended_s = True, None
         self.starts += 1
         with self._log.open("ab") as log:
-            self._child = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._env, cwd="/")  # noqa: S603 — ours.
+            self._child = subprocess.Popen(  # noqa: S603 — programs of this project and its tests' NATS server.
+                self._command,
+                stdout=log,
+                stderr=log,
+                env=self._env,
+                cwd="/",
+                preexec_fn=_die_with_parent,
+            )
 
     def kill(self) -> None:
         """SIGKILL, and no word to anybody."""
@@ -205,6 +216,11 @@ class Crew:
 
     def _add(self, name: str, arguments: Sequence[str], env: Mapping[str, str], health: str) -> None:
         self.children.append(Child(name, [sys.executable, *arguments], env, self.directory, health))
+
+
+def _die_with_parent() -> None:
+    """Whoever is killed with SIGKILL leaves nothing running either: prctl(2), PR_SET_PDEATHSIG."""
+    _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def free_port() -> int:

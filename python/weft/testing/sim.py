@@ -199,7 +199,7 @@ class Simulation:
             envelope = unwrap(blob, [places.key.public])
             if (
                 envelope.kind is Kind.BATCH
-                and batches.setdefault(envelope.sequence, envelope.payload) != envelope.payload
+                and batches.setdefault(Position(envelope.sequence), envelope.payload) != envelope.payload
             ):
                 raise BrokenError(f"the primary has two batches for position {envelope.sequence}")
         state = State()
