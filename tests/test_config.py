@@ -239,3 +239,27 @@ def test_a_token_file_is_read_by_coordinators_and_clients(tmp_path: Path) -> Non
         settings_of(tmp_path, LLORCH_API_TOKEN_FILE=str(path))
     with pytest.raises(Misconfigured, match="LLORCH_API_TOKEN_FILE: cannot read"):
         settings_of(tmp_path, LLORCH_API_TOKEN_FILE=str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("env", "flags", "variable"),
+    [
+        ({"WEFT_JOURNAL": "redis://h"}, {}, "WEFT_JOURNAL"),
+        ({"WEFT_JOURNAL": "nats://h:1?replicas=2"}, {}, "WEFT_JOURNAL"),
+        ({}, {"journal": "postgres://h"}, "--journal"),
+        ({"WEFT_ADVERTISE": "ftp://h"}, {}, "WEFT_ADVERTISE"),
+        ({"WEFT_TERM_LEASE_MS": "soon"}, {}, "WEFT_TERM_LEASE_MS"),
+    ],
+)
+def test_a_wrong_journal_or_lease_stops_the_coordinator_and_is_named(
+    tmp_path: Path, env: dict[str, str], flags: dict[str, Any], variable: str
+) -> None:
+    with pytest.raises(Misconfigured, match=variable) as refusal:
+        read_coordinator_settings({"WEFT_DATA_DIR": str(tmp_path), **env}, **flags)
+    assert refusal.value.variable == variable
+
+
+def test_a_flag_wins_over_the_journal_of_the_environment(tmp_path: Path) -> None:
+    env = {"WEFT_DATA_DIR": str(tmp_path), "WEFT_JOURNAL": "nats://h:4222"}
+    assert read_coordinator_settings(env).journal.is_shared
+    assert not read_coordinator_settings(env, journal="sqlite").journal.is_shared

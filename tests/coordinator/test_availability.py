@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.lab import INTERVAL_MS, POLICY, Lab, live
+from tests.ledger.lab import CLUSTER, INTERVAL_MS, POLICY, Lab, live
 from tests.worlds import coordinator_door, seed_node
 from weft.coordinator.app import Limits
 from weft.ledger.layer import LayerHealth
@@ -297,6 +297,52 @@ def test_a_journal_that_cannot_be_read_for_a_while_delays_shipping_and_loses_not
         lab.primary.fails_before = Fault.after(0)
         await lab.register(1)
         assert lab.positions(P) == list(range(1, await lab.journal.tail() + 1))
+
+    live(story)
+
+
+def test_another_disk_reads_the_primary_through_and_puts_nothing_again(tmp_path: Path) -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        for number in range(150):
+            await lab.register(number)
+        await lab.kill()
+        lab.directory = None
+        await lab.serve()
+        await lab.register(150)
+        tail = await lab.journal.tail()
+        assert lab.positions(P) == list(range(1, tail + 1))
+        counts = lab.availability.layers[P].counts
+        assert (counts.post_count, counts.get_count) == (2, 1), "the term and the write, and what was not seen yet"
+
+    live(story, directory=tmp_path)
+
+
+def test_another_clusters_batches_are_none_of_ours() -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        await lab.register(1)
+        place = lab.availability._place
+        blob = lab.primary._blobs[0][1]
+        assert place(blob) == 1
+        assert place(b"hello world") is None
+        lab.availability._cluster_id = CLUSTER
+        assert place(blob) is None
+
+    live(story)
+
+
+def test_a_primary_that_hangs_does_not_hold_up_the_start() -> None:
+    async def story(lab: Lab) -> None:
+        lab.primary.latency_ms = 10**9
+        began_s = lab.loop.time()
+        await lab.serve(POLICY.__class__(interval_ms=60_000))
+        assert lab.loop.time() - began_s < 1.0
+        lab.primary.latency_ms = 0
+        await lab.availability.monitor.look(P)
+        assert 'weft_layer_requests{role="primary",kind="health_check"} 2' in lab.coordinator.metrics.text()
 
     live(story)
 

@@ -31,13 +31,14 @@ class Coordinator:
 
     def __init__(self, directory: Path, journal: str, secret: str) -> None:
         self.log = directory / "log"
+        self.environment = environment(WEFT_JOURNAL=journal, WEFT_SECRET=secret, WEFT_TERM_LEASE_MS=str(LEASE_MS))
         with self.log.open("ab") as said:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "weft.coordinator", "--port", "0", "--data-dir", str(directory)],
                 stdout=subprocess.PIPE,
                 stderr=said,
                 text=True,
-                env=environment(WEFT_JOURNAL=journal, WEFT_SECRET=secret, WEFT_TERM_LEASE_MS=str(LEASE_MS)),
+                env=self.environment,
             )
         assert self.child.stdout is not None
         line = self.child.stdout.readline().strip()
@@ -145,6 +146,7 @@ def test_a_second_coordinator_follows_and_names_the_writer(start: Callable[[], C
     refused = second.post("/v2/placements", {"model": "m"})
     assert (refused.status_code, refused.json()["code"]) == (503, "NOT_THE_WRITER")
     assert first.url in second.post("/nodes", seed_node(8)).json()["detail"]
+    assert [each.client.get("/ready").status_code for each in (first, second)] == [200, 503]
     assert "weft_reigns 0" in second.client.get("/metrics", headers={"accept": "text/plain"}).text
 
 
@@ -217,3 +219,17 @@ def test_one_of_several_followers_takes_over(start: Callable[[], Coordinator]) -
     time.sleep(LEASE_MS / 1_000)
     assert sum(each.writes() for each in left) == 1
     assert left[0].position() == left[1].position() == 3, "one term was begun"
+
+
+def test_two_coordinators_may_not_share_a_directory(start: Callable[[], Coordinator]) -> None:
+    first = start()
+    refused = subprocess.run(
+        [sys.executable, "-m", "weft.coordinator", "--port", "0", "--data-dir", str(first.log.parent)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env=first.environment,
+    )
+    assert refused.returncode == 2
+    assert f"process {first.child.pid}" in refused.stderr

@@ -34,6 +34,7 @@ from weft.core.placement import Strategy
 from weft.handoff import HandoffDirectory, process_is_alive
 from weft.ledger import open_journal, open_shared_journal
 from weft.ledger.layers import MemoryLayer
+from weft.ledger.lock import ProcessLock
 from weft.ledger.snapshot import SnapshotFolder
 from weft.model.availability import Role
 from weft.model.errors import JournalLocked, Misconfigured, WeftError
@@ -42,6 +43,7 @@ from weft.receipts import Domain, SigningKey
 from weft.serve.server import Server, bind
 from weft.telemetry import Log, LogBridge
 
+LOCK = "coordinator.lock"
 SNAPSHOTS = "snapshots"
 """The folder of snapshots in the data directory."""
 
@@ -110,6 +112,8 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
     profile, place = settings.profile, settings.journal
     policy, configured = read_availability_policy(os.environ), read_layer_settings(os.environ)
     port = listener.getsockname()[1]
+    # A journal in a file has a lock of its own; what else is in the directory is one process's all the same.
+    lock = ProcessLock.take(settings.data_dir / LOCK) if place.is_shared else None
     shared = await open_shared_journal(place) if place.is_shared else None
     journal = shared or await open_journal(place, settings.data_dir)
     key = SigningKey.from_secret(settings.secret, Domain.PUBLISHER)
@@ -174,6 +178,8 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
             task.cancel()
         failing.cancel()
         await coordinator.stop()
+        if lock is not None:
+            lock.release()
         log.info("stopped")
 
 

@@ -13,7 +13,7 @@ from weft.coordinator.shipping import Shipper
 from weft.ledger import Journal
 from weft.ledger.board import Board
 from weft.ledger.consistency import Consistency, compare
-from weft.ledger.envelope import Kind, wrap
+from weft.ledger.envelope import NO_CLUSTER, Kind, unwrap, wrap
 from weft.ledger.layer import Layer, commit_to
 from weft.ledger.meter import MeteredLayer
 from weft.ledger.monitor import Monitor
@@ -22,7 +22,7 @@ from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Placed, Router, choose_active
 from weft.model.availability import AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
-from weft.model.errors import Failed
+from weft.model.errors import BlobForeign, Failed
 from weft.model.ids import ClusterId, Position
 from weft.model.policy import AVAILABLE_MS_MAX, CONSISTENCY_BATCHES_MAX, DRAIN_MS_MAX
 from weft.receipts import SigningKey
@@ -48,6 +48,7 @@ class Availability:
     ) -> None:
         assert Role.PRIMARY in layers, "what is a fallback falls back from something"
         self._key = key
+        self._cluster_id = NO_CLUSTER
         self._finish_ms_max = finish_ms_max
         self.pending = PendingList(directory)
         self.layers = {role: MeteredLayer(layer) for role, layer in layers.items()}
@@ -73,15 +74,20 @@ class Availability:
             self.pending,
             journal,
             self._wrap,
+            self._place,
             policy,
             log,
             metrics,
             available_ms_max=available_ms_max,
         )
+        metrics.gauges(
+            "weft_layer_requests", "Requests to availability layers, by role and kind.", ("role", "kind"), self._counted
+        )
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self, position: Position, cluster_id: ClusterId) -> "asyncio.Task[None]":
         """Look at every layer once, then begin to ship. The task that is returned ends only by failing."""
+        self._cluster_id = cluster_id
         await self.shipper.begin(position, cluster_id)
         await self.monitor.look_at_all()
         self._task = asyncio.create_task(self._run(), name="availability")
@@ -109,9 +115,23 @@ class Availability:
         batches = [commit_to(self._wrap(sealed)) for sealed in newest if sealed.batch.position not in waiting]
         return await compare(self.router, self.pending, batches)
 
+    def _counted(self) -> dict[tuple[str, ...], float]:
+        return {
+            (role.value, kind): float(getattr(layer.counts, f"{kind}_count"))
+            for role, layer in self.layers.items()
+            for kind in ("post", "get", "error", "health_check", "retry")
+        }
+
     def _wrap(self, sealed: SealedBatch) -> bytes:
         batch = sealed.batch
         return wrap(self._key, batch.cluster_id, Kind.BATCH, batch.position, sealed.body)
+
+    def _place(self, blob: bytes) -> Position | None:
+        try:
+            envelope = unwrap(blob, (self._key.public,), self._cluster_id)
+        except BlobForeign:
+            return None
+        return Position(envelope.sequence) if envelope.kind is Kind.BATCH else None
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:

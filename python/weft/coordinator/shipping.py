@@ -22,7 +22,7 @@ from typing import Final
 from weft.ledger import Journal
 from weft.ledger.board import Board, Routing
 from weft.ledger.envelope import NO_CLUSTER
-from weft.ledger.layer import commit_to
+from weft.ledger.layer import Commitment, commit_to
 from weft.ledger.pending import PendingList
 from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Router
@@ -48,6 +48,8 @@ from weft.telemetry import Log, Metrics
 
 Wrap = Callable[[SealedBatch], bytes]
 """A batch as it goes to a layer. The same batch gives the same bytes."""
+Place = Callable[[bytes], Position | None]
+"""The place in the log of the batch a blob carries; None when it carries none of this cluster's."""
 
 _NOTE: Final = "shipped"
 _TURNS: Final = 2
@@ -67,6 +69,7 @@ class Shipper:
         pending: PendingList,
         journal: Journal,
         wrap: Wrap,
+        place: Place,
         policy: AvailabilityPolicy,
         log: Log,
         metrics: Metrics,
@@ -75,6 +78,7 @@ class Shipper:
     ) -> None:
         self._router, self._board, self._reconciler = router, board, reconciler
         self._pending, self._journal, self._wrap, self._policy = pending, journal, wrap, policy
+        self._place = place
         self._log = log
         self._available_ms_max = available_ms_max
         self._committed = self._shipped = self._inherited = self._noted = Position(0)
@@ -108,11 +112,14 @@ class Shipper:
             self._shipped = Position(int(count))
         elif note is not None:
             self._router.forget_cursors()
+        self._noted = self._shipped
         oldest = await self._journal.oldest()
         if self._shipped + 1 < oldest:
             self._log.warning("the journal does not reach back to what was shipped last", first=oldest)
-            self._shipped = Position(oldest - 1)
-        self._noted, self._inherited = self._shipped, position
+            self._noted = self._shipped = Position(oldest - 1)
+        if position - self._shipped > SHIPPED_NOTE_BATCHES:
+            await self._read_primary()
+        self._inherited = position
         self._committed = max(self._committed, position)
         self._board.count_unshipped(self._committed - self._shipped)
 
@@ -197,6 +204,27 @@ class Shipper:
     def wrapped(self, sealed: SealedBatch) -> bytes:
         """A batch as layers keep it."""
         return self._wrap(sealed)
+
+    async def _read_primary(self) -> None:
+        """More is unaccounted for than this disk would leave open: another's log, or a disk that is new.
+
+        The primary is read through once, which is quicker than asking for each batch. What it does not show is asked
+        for one by one, so a read that was cut short costs time and nothing else.
+        """
+        held: set[Position] = set()
+
+        def see(_: Commitment, __: int, blob: bytes) -> None:
+            if (position := self._place(blob)) is not None:
+                held.add(position)
+
+        self._router.forget_cursors()
+        try:
+            async with asyncio.timeout(self._available_ms_max / 1_000):
+                await self._router.scan_on(Role.PRIMARY, see)
+        except (TimeoutError, LayerFailed) as error:
+            self._log.warning("the primary could not be read through", reason=str(error))
+        while self._shipped + 1 in held:
+            self._shipped = Position(self._shipped + 1)
 
     async def _next(self) -> SealedBatch:
         due = Position(self._shipped + 1)

@@ -67,7 +67,7 @@ def not_empty(path: str, position: int) -> PositionTaken:
 def damaged(path: str, position: int, what: str) -> JournalDamaged:
     """The error that names the place, and what a person can do."""
     return JournalDamaged(
-        f"the batch at position {position} of {path} {what}; restore the journal from a copy",
+        f"the batch at position {position} of {path} {what}; run weft ledger rebuild, or restore it from a copy",
         path=path,
         position=position,
     )

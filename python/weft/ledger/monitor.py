@@ -36,10 +36,10 @@ class Monitor:
         self._log = log
         self._hurries = {role: asyncio.Event() for role in layers}
 
-    async def look(self, role: Role) -> None:
+    async def look(self, role: Role, patience_ms: int | None = None) -> None:
         """Check one layer now."""
         try:
-            async with asyncio.timeout(self.patience_ms(role) / 1_000):
+            async with asyncio.timeout((patience_ms or self.patience_ms(role)) / 1_000):
                 health = await self._layers[role].probe()
         except (TimeoutError, WeftError):
             health = LayerHealth.UNAVAILABLE
@@ -49,8 +49,8 @@ class Monitor:
         self._board.observe(role, health)
 
     async def look_at_all(self) -> None:
-        """Check every layer now, the fallbacks no later than the primary."""
-        await asyncio.gather(*(self.look(role) for role in self._layers))
+        """Check every layer now, quickly: somebody waits for it to start."""
+        await asyncio.gather(*(self.look(role, PROBE_MS_MAX) for role in self._layers))
 
     def hurry(self, role: Role) -> None:
         """Check a layer before its turn: somebody met a failure there."""

@@ -46,12 +46,14 @@ from weft.model.policy import (
     REQUEST_MS_MAX,
 )
 
-_DIGEST: Final = "Weft-Digest"
-_MESSAGE_ID: Final = "Nats-Msg-Id"
+_DIGEST: Final = "Nats-Msg-Id"
+"""A batch's digest is its message's id: the server keeps no second one of the same within two minutes."""
 _EXPECTED: Final = "Nats-Expected-Last-Sequence"
 _SEQUENCE: Final = "Nats-Sequence"
 _WRONG_SEQUENCE: Final = "wrong last sequence"
 _READ_COUNT_MAX: Final = 512
+_VERSION_MIN: Final = (2, 12)
+"""Older servers answer a question with one message, and were not tried."""
 _PAUSE_S: Final = 0.05
 """Between two questions to servers that are choosing a leader, or to a replica that has not caught up."""
 _ENGINE_ERRORS: Final = (NatsError, JetStreamError, OSError, TimeoutError)
@@ -69,6 +71,7 @@ class NatsJournal:
         self._subject = f"{place.name.lower()}.log"
         self._pulses = f"{self._stream}_PULSE"
         self._pulse_subject = f"{place.name.lower()}.pulse"
+        self._listens = False
         self._told = asyncio.Event()
         self._told_position = 0
         self._known: tuple[Position, Digest] = (Position(0), NO_DIGEST)
@@ -89,6 +92,14 @@ class NatsJournal:
                 )
         except _ENGINE_ERRORS as error:
             raise JournalFailed(f"cannot reach {place.shown}: {_told(error)}", path=place.shown) from error
+        version = connection.connected_server_version
+        if (version.major, version.minor) < _VERSION_MIN:
+            await connection.close()
+            raise Misconfigured(
+                f"the NATS server at {place.shown} is {version.major}.{version.minor}; the journal needs "
+                f"{_VERSION_MIN[0]}.{_VERSION_MIN[1]} or newer",
+                variable="WEFT_JOURNAL",
+            )
         journal = cls(place, connection)
         try:
             await journal._prepare()
@@ -107,13 +118,13 @@ class NatsJournal:
         if len(sealed.body) > self.batch_bytes_max:
             raise too_large(self.path, len(sealed.body), self.batch_bytes_max)
         name = sealed.digest.hex()
-        headers = {_EXPECTED: str(expected_position), _MESSAGE_ID: name, _DIGEST: name}
+        headers = {_EXPECTED: str(expected_position), _DIGEST: name}
         loop = asyncio.get_running_loop()
         deadline_s, sent_before = loop.time() + JOURNAL_APPEND_MS_MAX / 1_000, False
         while True:
             try:
                 answer = await self._jetstream.publish(
-                    self._subject, sealed.body, timeout=JOURNAL_TRY_MS / 1_000, stream=self._stream, headers=headers
+                    self._subject, sealed.body, timeout=JOURNAL_TRY_MS / 1_000, headers=headers
                 )
             except _ENGINE_ERRORS as error:
                 if isinstance(error, APIError) and _WRONG_SEQUENCE in (error.description or ""):
@@ -184,6 +195,10 @@ class NatsJournal:
         """Return when there may be a batch after a position."""
         if self._told_position > after:
             return
+        if not self._listens:
+            # Only who waits listens: a writer would hear of nothing but itself.
+            self._listens = True
+            await self._connection.subscribe(f"{self._subject}.kept", cb=self._hear)
         self._told.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ms_max / 1_000):
@@ -234,7 +249,6 @@ class NatsJournal:
         )
         for config in (log, pulses):
             await self._have(config)
-        await self._connection.subscribe(f"{self._subject}.kept", cb=self._hear)
 
     async def _have(self, wanted: StreamConfig) -> None:
         loop = asyncio.get_running_loop()
@@ -347,7 +361,7 @@ class NatsJournal:
             found = await self._jetstream.get_msg(self._stream, seq=position)
         except _ENGINE_ERRORS as error:
             raise self._failed("read", error) from error
-        return (found.headers or {}).get(_MESSAGE_ID) == name
+        return (found.headers or {}).get(_DIGEST) == name
 
     async def _taken(self, expected: Position, cause: Exception | None) -> PositionTaken:
         try:

@@ -45,21 +45,17 @@ INSERT INTO "{name}".tail VALUES (0, 1, 0, decode(repeat('00', 32), 'hex')) ON C
 CREATE UNLOGGED TABLE IF NOT EXISTS "{name}".pulse (
     only_row integer PRIMARY KEY CHECK (only_row = 0), sign bytea NOT NULL
 ) WITH (fillfactor = 10);
-CREATE OR REPLACE FUNCTION "{name}".append(expected bigint, after_it bigint, parent bytea, digest bytea, body bytea)
-RETURNS bigint LANGUAGE plpgsql AS $append$
-BEGIN
-    UPDATE "{name}".tail AS t SET position = after_it, digest = append.digest WHERE t.position = expected;
-    IF NOT FOUND THEN
-        RETURN (SELECT t.position FROM "{name}".tail AS t);
-    END IF;
-    INSERT INTO "{name}".batches VALUES (after_it, parent, digest, body);
-    PERFORM pg_notify('{name}_journal', after_it::text);
-    RETURN -1;
-END $append$;
 """
+_APPEND: Final = """
+WITH moved AS (UPDATE "{name}".tail SET position = $2, digest = $4 WHERE position = $1 RETURNING position)
+INSERT INTO "{name}".batches SELECT $2, $3, $4, $5 FROM moved
+RETURNING pg_notify('{name}_journal', position::text)
+"""
+"""No row when the tail is elsewhere. Who comes second waits for the note's lock, and then finds it elsewhere."""
 _PREPARING: Final = 0x77656674
 """The advisory lock under which the schema is made, the letters weft: two coordinators may start at the same moment."""
 _POOL_MAX: Final = 3
+_SESSION: Final = {"application_name": "weft", "jit": "off", "synchronous_commit": "on"}
 _ENGINE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
@@ -75,6 +71,9 @@ class PostgresJournal:
         self._address = place.servers[0]
         self._pool = pool
         self._ear: Any = None
+        self._pen: Any = None
+        self._append: Any = None
+        self._appending = asyncio.Lock()
         self._told = asyncio.Event()
         self._told_position = 0
         self._closed = False
@@ -92,7 +91,7 @@ class PostgresJournal:
                     timeout=CONNECT_MS_MAX / 1_000,
                     max_inactive_connection_lifetime=0,
                     reset=_leave_as_it_is,
-                    server_settings={"application_name": "weft", "jit": "off", "synchronous_commit": "on"},
+                    server_settings=_SESSION,
                 )
         except (*_ENGINE_ERRORS, ValueError) as error:
             raise JournalFailed(f"cannot reach {place.shown}: {_told(error)}", path=place.shown) from error
@@ -109,16 +108,10 @@ class PostgresJournal:
         if len(sealed.body) > self.batch_bytes_max:
             raise too_large(self.path, len(sealed.body), self.batch_bytes_max)
         batch = sealed.batch
-        async with self._connected("append to", JOURNAL_APPEND_MS_MAX) as connection:
-            tail = await connection.fetchval(
-                f"SELECT {self._schema}.append($1, $2, $3, $4, $5)",
-                expected_position,
-                batch.position,
-                batch.parent,
-                sealed.digest,
-                sealed.body,
-            )
-        if tail != -1:
+        async with self._writing() as append:
+            kept = await append.fetchrow(expected_position, batch.position, batch.parent, sealed.digest, sealed.body)
+        if kept is None:
+            tail = await self.tail()
             raise PositionTaken(
                 f"the tail of {self.path} is at {tail}, not at {expected_position}", path=self.path, position=tail
             )
@@ -217,8 +210,9 @@ class PostgresJournal:
     async def close(self) -> None:
         """Let go of the connections, waiting for nobody: what is still asked fails."""
         self._closed = True
-        if self._ear is not None:
-            self._ear.terminate()
+        for own in (self._ear, self._pen):
+            if own is not None:
+                own.terminate()
         self._pool.terminate()
 
     async def _prepare(self) -> None:
@@ -234,7 +228,6 @@ class PostgresJournal:
                 known = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{self._schema}.pulse")
                 if not known:
                     await connection.execute(_SCHEMA.format(name=self._name))
-        await self._listen()
 
     async def _listen(self) -> None:
         """Hear of commits, on a connection of its own; one that broke is made anew by whoever waits next."""
@@ -246,6 +239,26 @@ class PostgresJournal:
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self._told_position = max(self._told_position, int(str(payload)))
         self._told.set()
+
+    @contextlib.asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Any]:
+        """The statement that appends, on a connection that is kept for it; one that failed is made anew."""
+        if self._closed:
+            raise Closed("the journal is closed")
+        try:
+            async with asyncio.timeout(JOURNAL_APPEND_MS_MAX / 1_000), self._appending:
+                if self._pen is None or self._pen.is_closed():
+                    self._pen = await asyncpg.connect(
+                        self._address, timeout=CONNECT_MS_MAX / 1_000, server_settings=_SESSION
+                    )
+                    self._append = await self._pen.prepare(_APPEND.format(name=self._name))
+                yield self._append
+        except _ENGINE_ERRORS as error:
+            if self._pen is not None:
+                # What it was doing may still be done by the server; a connection of its own says nothing about that.
+                self._pen.terminate()
+                self._pen = None
+            raise JournalFailed(f"cannot append to {self.path}: {_told(error)}", path=self.path) from error
 
     @contextlib.asynccontextmanager
     async def _connected(self, what: str, ms_max: int = REQUEST_MS_MAX) -> AsyncIterator[Any]:
