@@ -56,7 +56,14 @@ _PREPARING: Final = 0x77656674
 """The advisory lock under which the schema is made, the letters weft: two coordinators may start at the same moment."""
 _POOL_MAX: Final = 3
 _SESSION: Final = {"application_name": "weft", "jit": "off", "synchronous_commit": "on"}
-_ENGINE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_ENGINE_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What the client says of a connection that the server ended between two of its own messages.
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 
 class PostgresJournal:
