@@ -2,7 +2,7 @@
 
 A witness's disk is a real file, so that what a kill leaves of a record is met by the code that opens it. A write takes
 a while; a crash in that while leaves all of it, some of it, or nothing, and nobody was told of it. What was told of
-stays: `kept` is the list of it, held against the file whenever it is opened again.
+stays: `kept` is the list of what was synced, held against the file whenever it is opened again.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from weft.testing.clock import ProcessClock
 from weft.testing.loop import SimulatedLoop
 from weft.testing.network import Network
 from weft.testing.process import Process
-from weft.witness.log import BlobLog, Draft, Entry
+from weft.witness.log import BlobLog
 from weft.witness.service import Witness
 from weft.witness.shelf import Shelf
 
@@ -118,6 +118,7 @@ class WitnessMachine:
             self.errors.append(f"{self.name} answered for {len(lost)} blobs that its disk has not: {lost[0]}")
         self.process = process
         self._shelf = process.context.run(_SlowShelf, blobs, self)
+        self._shelf.note_kept()
         log = Log(io.StringIO(), self._clock.now_ms)
         witness = process.context.run(
             lambda: Witness(self._shelf, Gate(()), process, log, key=self.key, name=self.name)  # type: ignore[arg-type]
@@ -144,7 +145,7 @@ class WitnessMachine:
         self.sync_s = _SYNC_S
 
     def keeps(self, commitment: str) -> bool:
-        """Whether it has answered for a blob, or could have."""
+        """Whether its disk has a blob, synced, whether it runs or not."""
         return commitment in self.kept
 
     def blobs(self) -> dict[str, bytes]:
@@ -162,18 +163,21 @@ class _SlowShelf(Shelf):
         self._at_disk = asyncio.Lock()
         self._under_way: Callable[[], object] | None = None
 
-    async def put(self, draft: Draft) -> Entry:
-        """Keep a blob, and note that it was answered for."""
-        entry = await super().put(draft)
-        self._machine.kept.add(draft.commitment)
-        return entry
-
     async def _run(self, work: Callable[[], T]) -> T:
         async with self._at_disk:
             self._under_way = work
             await asyncio.sleep(self._machine.sync_s)
             self._under_way = None
-            return work()
+            result = work()
+            self.note_kept()
+            return result
+
+    def note_kept(self) -> None:
+        """What the log lists is synced, whether or not whoever put it still waits for the answer."""
+        kept = self._machine.kept
+        if self.log.count > len(kept):
+            entries, _ = self.log.after(0, self.log.count + 1)
+            kept.update(entry.commitment for entry in entries)
 
     def crash(self, chance: random.Random) -> None:
         """The process ends here. What it was writing is on the disk up to some byte."""
