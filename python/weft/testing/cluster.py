@@ -10,7 +10,8 @@ cluster.loop.run_for(60)
 import random
 import shutil
 import tempfile
-from collections.abc import Coroutine
+import weakref
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
@@ -67,7 +68,12 @@ class Cluster:
         self.trace = Trace(self.loop, out=out)
         self.chance = random.Random(f"world {seed}")
         self.network = Network(self.loop, random.Random(f"network {seed}"), self.trace.note)
-        self._directory = Path(tempfile.mkdtemp(prefix="weft-sim-", dir=_SCRATCH)) if layered or paired else None
+        self._directory: Path | None = None
+        self._sweep_up: Callable[[], object] | None = None
+        if layered or paired:
+            self._directory = Path(tempfile.mkdtemp(prefix="weft-sim-", dir=_SCRATCH))
+            # Also of a world that nobody closes.
+            self._sweep_up = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         self.server: JournalServer | None = None
         self.places: Places | None = None
         if paired:
@@ -142,8 +148,8 @@ class Cluster:
             program.kill()
         self.loop.run_for(0.0)
         self.loop.close()
-        if self._directory is not None:
-            shutil.rmtree(self._directory)
+        if self._sweep_up is not None:
+            self._sweep_up()
 
     def program(self, name: str) -> Process:
         """A process on a machine of its own that asks the coordinator things."""
