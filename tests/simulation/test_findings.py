@@ -13,6 +13,7 @@ from weft.model.node import NodeStatus
 from weft.testing import Cluster
 from weft.testing.cluster import question
 from weft.testing.host import PLACE
+from weft.testing.invariants import Judge
 from weft.testing.keepers import WitnessMachine
 
 
@@ -90,6 +91,43 @@ def test_a_node_that_is_heard_while_a_sweep_waits_for_a_layer_is_not_given_up() 
     lost = [row for row in cluster.host.rows() if b"NodeLost" in row.body and heard.encode() in row.body]
     cluster.close()
     assert not lost
+
+
+def test_a_batch_that_too_few_validators_keep_is_put_again_by_the_next_life_before_anybody_rests_on_it() -> None:
+    cluster = Cluster(1, agents=2, layered=True)
+    cluster.start()
+    places, judge = cluster.places, Judge(cluster)
+    assert places is not None
+    assert cluster.loop.run_until(lambda: len(cluster.online()) == 2, 30)
+    cluster.loop.run_for(3)
+    places.primary.kill()
+    places.emergency.kill()
+    for validator in places.validators[1:]:
+        validator.sync_s = 60.0
+    for name in ("n0", "n1"):
+        cluster.machines[name].kill()
+        cluster.machines[name].start()
+    cluster.loop.run_for(12)
+    for validator in places.validators[1:]:
+        validator.kill()
+        validator.mend()
+        validator.start()
+    judge.look()
+    commitments = [judge.commitment_of(batch.position) for batch in judge.batches]
+    few = [one for one in commitments if places.validators[0].keeps(one) and not places.keeps(one)]
+    cluster.host.kill()
+    cluster.host.start()
+    cluster.loop.run_for(20)
+    judge.look()
+    coordinator = cluster.host.coordinator
+    assert coordinator is not None
+    assert coordinator.availability is not None
+    shipped = coordinator.availability.shipper.shipped
+    commitments = [judge.commitment_of(batch.position) for batch in judge.batches]
+    kept = [places.keeps(one) for one in commitments[:shipped]]
+    cluster.close()
+    assert few
+    assert all(kept)
 
 
 def _offline(cluster: Cluster) -> set[str]:
