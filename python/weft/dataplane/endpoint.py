@@ -42,8 +42,7 @@ __all__ = [
 ]
 
 TRANSPORTS: Final = ("ipc", "rdma", "tcp", "tcpx")
-"""Best first: `ipc` and `rdma` where they work, and TCP where they do not. `tcpx`, TCP through a bounce buffer, is only for
-who asks for it."""
+"""Best first: `ipc` and `rdma` where they work, else TCP. `tcpx`, TCP through a bounce buffer, only when asked for."""
 
 Item = tuple[Advert, int, Any]
 """A part of a vector: an advert, an offset in it, and the buffer beside it."""
