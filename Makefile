@@ -84,14 +84,14 @@ chaos: build  ## coordinators, NATS servers, validators and layers as processes,
 	@$(PYTHON) -m weft.testing.chaos --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
 
 # What figures are printed beside and Weft itself never uses has an environment of its own.
-$(BUILD)/peers/made: benches/peers.txt constraints.txt
+$(BUILD)/fastapi/made: benches/fastapi.txt constraints.txt
 	@echo "weft: making an environment with FastAPI in it, to compare with"
-	@rm -rf $(BUILD)/peers && $(PYTHON) -m venv $(BUILD)/peers
-	@$(BUILD)/peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r benches/peers.txt
+	@rm -rf $(BUILD)/fastapi && $(PYTHON) -m venv $(BUILD)/fastapi
+	@$(BUILD)/fastapi/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r benches/fastapi.txt
 	@touch $@
 
-bench: build floors $(BUILD)/engines $(BUILD)/peers/made  ## the figures, each beside its floor, in one run
-	@WEFT_BENCH_FASTAPI=$${WEFT_BENCH_FASTAPI:-$(BUILD)/peers/bin/python} $(PYTHON) -m benches
+bench: build floors $(BUILD)/engines $(BUILD)/fastapi/made  ## the figures, each beside its floor, in one run
+	@WEFT_BENCH_FASTAPI=$${WEFT_BENCH_FASTAPI:-$(BUILD)/fastapi/bin/python} $(PYTHON) -m benches
 
 bench-peers: build floors  ## Weft beside NIXL, Mooncake, redis and memcached, round after round, in one table
 	@WEFT_PEERS=$(BUILD)/peers $(PYTHON) -m benches.peers
