@@ -130,6 +130,27 @@ def test_a_batch_that_too_few_validators_keep_is_put_again_by_the_next_life_befo
     assert all(kept)
 
 
+def test_nodes_do_not_storm_a_writer_that_reigns_again_after_another_did() -> None:
+    cluster = Cluster(1, agents=4, paired=True)
+    cluster.start()
+    assert cluster.loop.run_until(lambda: len(cluster.online()) == 4, 30)
+    first = cluster.host
+    for _ in range(2):
+        writer = cluster.host
+        assert writer.process is not None
+        writer.process.pause()
+        assert cluster.loop.run_until(lambda: cluster.host is not writer, 30)  # noqa: B023
+        writer.process.resume()
+        cluster.loop.run_for(15)
+    before = cluster.observer.beats_heard
+    cluster.loop.run_for(10)
+    beats = cluster.observer.beats_heard - before
+    reigns_again = cluster.host is first
+    cluster.close()
+    assert reigns_again
+    assert beats < 100, "a beat of each node every three seconds, or thereabouts"
+
+
 def _offline(cluster: Cluster) -> set[str]:
     return {name for name in cluster.machines if _status(cluster, name) is NodeStatus.OFFLINE}
 

@@ -202,6 +202,11 @@ class Healer:
             dropped = [*keeping.recalled, *(one for one in drops.get(node_id, []) if one not in keeping.recalled)]
             self._aim(node_id, keeping, copies.get(node_id, []), dropped)
 
+    def begin_anew(self) -> None:
+        """Another term: what nodes were told in an earlier one, they have since been told anew by somebody else."""
+        self._keepings.clear()
+        self._all_touched = True
+
     def on_merged(self, draft: Draft, events: list[Event]) -> None:
         """Note what a batch touched, and forget the stores of nodes and lives that are over."""
         self._touched.update(draft.objects.changed)
