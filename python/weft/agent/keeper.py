@@ -98,8 +98,10 @@ class Keeper:
         try:
             while True:
                 self._due.clear()
-                self._begin(running)
-                await self._until_due(running)
+                # One moment for both: what falls due between them would be neither begun nor waited for.
+                now_s = self._clock.now_s()
+                self._begin(running, now_s)
+                await self._until_due(running, now_s)
                 ended = {task for task in running if task.done()}
                 running -= ended
                 for task in ended:
@@ -125,23 +127,23 @@ class Keeper:
                     self._find(finding)
             await self._clock.sleep(self._scrub_every_s)
 
-    def _begin(self, running: set["asyncio.Task[None]"]) -> None:
+    def _begin(self, running: set["asyncio.Task[None]"], now_s: float) -> None:
         """Begin everything that may be under way at once: one errand on what is here, and a few copies."""
         errands = self.errands
         while (object_hash := errands.next_drop()) is not None:
             errands.begin(object_hash)
             running.add(asyncio.create_task(self._drop(object_hash)))
         # One at a time: looking again is never urgent, and reads as much as a copy does.
-        if not self._checking and (object_hash := errands.next_check(self._clock.now_s())) is not None:
+        if not self._checking and (object_hash := errands.next_check(now_s)) is not None:
             self._checking = True
             errands.begin(object_hash)
             running.add(asyncio.create_task(self._check(object_hash)))
-        while (copy := errands.next_copy(self._clock.now_s())) is not None:
+        while (copy := errands.next_copy(now_s)) is not None:
             errands.begin_copy(copy)
             running.add(asyncio.create_task(self._copy(copy)))
 
-    async def _until_due(self, running: set["asyncio.Task[None]"]) -> None:
-        again_s = self.errands.next_again_s(self._clock.now_s())
+    async def _until_due(self, running: set["asyncio.Task[None]"], now_s: float) -> None:
+        again_s = self.errands.next_again_s(now_s)
         waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._due.wait())}
         if again_s is not None:
             waits.add(asyncio.ensure_future(self._clock.sleep(max(0.0, again_s - self._clock.now_s()))))
