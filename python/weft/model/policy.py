@@ -197,6 +197,9 @@ BRAKE_PERCENT = _number(
 PULSE_MS_MAX = _number(
     "PULSE_MS_MAX", 5_000, "ms", 500, 60_000, "a timer later than this was stopped, not busy, and could hear nobody"
 )
+PULSE_MS = _number(
+    "PULSE_MS", 250, "ms", 10, 1_000, "how often a coordinator notes that it runs, to know later that it was stopped"
+)
 POOLS_MAX = _number(
     "POOLS_MAX", 256, "pools", 1, 65_536, "on one node; a machine has a few devices and engines on each"
 )
