@@ -1,6 +1,7 @@
 """Liveness in a whole coordinator: reads that do not wait for the sweep, the brake, the grace and the purge."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,5 +308,39 @@ def test_a_lease_does_not_end_while_the_coordinator_is_stopped() -> None:
         door.coordinator.pulse.look()
         await door.coordinator.sweep.look()
         assert len((await door.ok("GET", "/regions/r"))["attachments"]) == 1
+
+    cloud(story)
+
+
+def test_a_node_that_beat_once_is_missed_also_by_the_next_coordinator(tmp_path: Path) -> None:
+    async def first(door: Door) -> None:
+        await door.ok("POST", "/register", {"id": "s", "zone": "z", "addr": "10.0.0.1:1"})
+        await door.ok("POST", "/register", {"id": "quiet", "zone": "z", "addr": "10.0.0.2:1"})
+        position = door.coordinator.writer.state.marks.position
+        await beat(door, "s")
+        await beat(door, "s")
+        assert door.coordinator.writer.state.marks.position == position + 1, (
+            "the first beat is a fact, the next is none"
+        )
+
+    async def second(door: Door) -> None:
+        door.clock.advance(LATE_MS)
+        assert await statuses(door) == {"s": "Offline", "quiet": "Online"}
+        assert await door.ok("GET", "/placement/k?rf=2") == ["quiet"]
+
+    cloud(first, directory=tmp_path)
+    cloud(second, directory=tmp_path)
+
+
+def test_a_node_that_promised_beats_and_was_never_heard_is_given_no_work() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "promised")
+        assert (await door("POST", "/schedule", {})).status_code == 404
+        assert await door.ok("GET", "/placement/k") == []
+        await door.ok("POST", "/register", {"id": "stores", "zone": "z", "addr": "10.0.0.1:1"})
+        assert (await door.ok("POST", "/schedule", {}))["node_id"] == "stores", "nobody promised beats for this one"
+        assert await door.ok("GET", "/placement/k") == ["stores"]
+        await beat(door, "promised")
+        assert sorted(await door.ok("GET", "/placement/k")) == ["promised", "stores"]
 
     cloud(story)

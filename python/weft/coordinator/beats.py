@@ -198,7 +198,7 @@ class Beats:
         writer = self._writer
         assert writer is not None, "beats are attended to"
         node = existing_node(writer.state, node_id)
-        if node.status in (NodeStatus.JOINING, NodeStatus.OFFLINE):
+        if node.status in (NodeStatus.JOINING, NodeStatus.OFFLINE) or not node.is_watched:
             command = AdmitBeat(node_id=node_id, incarnation=None)
             await writer.submit(command, internal_cause(f"beat:{node_id}"))
             existing_node(writer.state, node_id)
