@@ -68,7 +68,7 @@ def test_what_is_not_json_is_malformed(route: Route, body: bytes) -> None:
         assert answer.status_code == 400
         check_envelope(route, answer.json(), "MALFORMED_JSON")
 
-    run(story)
+    run(story, home=not route.cloud_only)
 
 
 @by_operation(WITH_FIELDS)
@@ -81,7 +81,7 @@ def test_the_wrong_json_is_a_wrong_field(route: Route, body: bytes) -> None:
         assert answer.status_code == (400 if route.family is Family.POOLS else 422)
         check_envelope(route, answer.json(), "INVALID_FIELD")
 
-    run(story)
+    run(story, home=not route.cloud_only)
 
 
 @by_operation(WITH_BODY)
@@ -91,7 +91,7 @@ def test_a_body_over_the_bound_is_refused_and_not_read(route: Route) -> None:
         assert answer.status_code == 413
         check_envelope(route, answer.json(), "BODY_TOO_LARGE")
 
-    run(story)
+    run(story, home=not route.cloud_only)
 
 
 @by_operation(OWN)

@@ -187,6 +187,7 @@ class Coordinator:
             self.bindings,
             self._chronicle,
             clock,
+            log,
             cloud=not home,
             cluster_name=cluster_name,
         )
@@ -204,7 +205,6 @@ class Coordinator:
             random,
             self.metrics,
             home=home,
-            check_profile=self._pools.check_profile,
             strategy=strategy,
         )
         self.snapshots = Snapshots(
@@ -234,6 +234,7 @@ class Coordinator:
             metrics=self.metrics,
             version=__version__,
             reach=self._watch.reach,
+            closed=self._pools.closed if home else None,
         )
         self.app: ASGIApp = build_app(service)
         self._terms: Terms | None = None

@@ -3,8 +3,6 @@
 Weft runs no inference itself: it says where a job is to go, and counts.
 """
 
-from collections.abc import Callable
-
 from weft.api.bodies.placing import Availability, JobBody, JobPlaced, ModelAvailability
 from weft.coordinator.jobs import Job, Jobs
 from weft.coordinator.observations import Observations
@@ -35,7 +33,6 @@ class Dispatching:
         metrics: Metrics,
         *,
         home: bool,
-        check_profile: Callable[[Call], None],
         strategy: Strategy,
     ) -> None:
         self._writer = writer
@@ -44,7 +41,6 @@ class Dispatching:
         self._jobs = jobs
         self._random = random
         self._home = home
-        self._check_profile = check_profile
         self._strategy = strategy
         self._last: PoolKey | None = None
         self._decisions = metrics.counter(
@@ -59,7 +55,7 @@ class Dispatching:
         # A caller that lost the answer asks again under the same id, and must not hold two slots for one job.
         request = f"{call.request_id}~{log_digest(canonical_bytes(body)).hex()}" if call.request_id_given else None
         if request is not None and (given := self._jobs.find_repeat(request)) is not None:
-            return self._show(given)
+            return self._show(self._jobs.find(given, self._roster.aside()))
         try:
             job = self._place(body, strategy)
         except WeftError as error:
@@ -78,9 +74,8 @@ class Dispatching:
         """DELETE /v2/placements/{placement_id}."""
         self._jobs.end(parse_placement_id(call.path["placement_id"]))
 
-    async def show_availability(self, call: Call) -> Availability:
+    async def show_availability(self, call: Call) -> Availability:  # noqa: ARG002
         """GET /v2/catalog/availability."""
-        self._check_profile(call)
         found = find_models(self._observations.pools, self._roster.aside())
         replicated = sum(1 for places in found if len(places.nodes) > 1)
         return Availability(

@@ -15,14 +15,16 @@ from weft.serve.call import Handler
 
 
 class Bound:
-    """A route with what answers it, and what can be prepared for it once."""
+    """A route with what answers it, and what can be prepared for it once. A closed one is handed nothing decoded."""
 
-    __slots__ = ("decoder", "empty_body", "handler", "route")
+    __slots__ = ("decoder", "empty_body", "handler", "is_closed", "route")
 
-    def __init__(self, route: Route, handler: Handler) -> None:
+    def __init__(self, route: Route, handler: Handler, *, is_closed: bool = False) -> None:
         self.route = route
         self.handler = handler
-        self.decoder: msgspec.json.Decoder[Any] | None = msgspec.json.Decoder(route.body) if route.body else None
+        self.is_closed = is_closed
+        decodes = route.body is not None and not is_closed
+        self.decoder: msgspec.json.Decoder[Any] | None = msgspec.json.Decoder(route.body) if decodes else None
         # A route whose body has no fields takes no body for an empty one.
         self.empty_body: Final = b"" if route.body is None or msgspec.structs.fields(route.body) else b"{}"
 
