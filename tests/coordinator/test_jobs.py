@@ -556,3 +556,17 @@ def test_at_home_the_registry_is_off_whatever_else_is_wrong(
         assert answer.json()["node_id"] == ("x" if "x" in path or isinstance(body, dict) else None)
 
     run(story)
+
+
+def test_the_time_a_placement_takes_is_a_histogram() -> None:
+    async def story(door: Door) -> None:
+        await join(door, "a", slots_free=1)
+        await place(door)
+        await refusal(door)
+        text = (await door("GET", "/metrics", accept="text/plain")).text
+        assert "# TYPE weft_placement_latency_seconds histogram" in text
+        assert 'weft_placement_latency_seconds_bucket{le="0.1"} 2' in text
+        assert 'weft_placement_latency_seconds_bucket{le="+Inf"} 2' in text
+        assert "weft_placement_latency_seconds_count 2" in text
+
+    cloud(story)

@@ -5,7 +5,7 @@ simulator.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -125,8 +125,12 @@ class Coordinator:
         layers: Mapping[Role, Layer] | None = None,
         availability: AvailabilityPolicy = AvailabilityPolicy(),  # noqa: B008 — the same.
         directory: Path | None = None,
+        stopwatch: Callable[[], float] | None = None,
     ) -> None:
-        """`shared` is the journal once more where other coordinators reach it, and `address` is where they reach us."""
+        """`shared` is the journal once more where other coordinators reach it, and `address` is where they reach us.
+
+        `stopwatch` counts seconds more finely than the clock does; without one what takes less than 1 ms took none.
+        """
         self._journal = journal
         self._log = log
         self._clock = clock
@@ -206,6 +210,7 @@ class Coordinator:
             self.metrics,
             home=home,
             strategy=strategy,
+            now_s=stopwatch or (lambda: clock.monotonic_ms() / 1_000),
         )
         self.snapshots = Snapshots(
             self.writer,

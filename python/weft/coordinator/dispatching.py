@@ -3,6 +3,8 @@
 Weft runs no inference itself: it says where a job is to go, and counts.
 """
 
+from collections.abc import Callable
+
 from weft.api.bodies.placing import Availability, JobBody, JobPlaced, ModelAvailability
 from weft.coordinator.jobs import Job, Jobs
 from weft.coordinator.observations import Observations
@@ -18,6 +20,8 @@ from weft.serve import Call
 from weft.telemetry import Metrics
 
 _CHANCE_BYTES = 8
+_LATENCY_BOUNDS_S = (0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+"""A tenth of a second is what the node seed allows a placement; most take some microseconds for each pool."""
 
 
 class Dispatching:
@@ -34,6 +38,7 @@ class Dispatching:
         *,
         home: bool,
         strategy: Strategy,
+        now_s: Callable[[], float],
     ) -> None:
         self._writer = writer
         self._roster = roster
@@ -42,9 +47,13 @@ class Dispatching:
         self._random = random
         self._home = home
         self._strategy = strategy
+        self._now_s = now_s
         self._last: PoolKey | None = None
         self._decisions = metrics.counter(
             "weft_placement_decisions_total", "Jobs placed or refused.", ("strategy", "outcome")
+        )
+        self._latency = metrics.histogram(
+            "weft_placement_latency_seconds", "How long deciding on a job's place took.", _LATENCY_BOUNDS_S
         )
         metrics.gauge("weft_placements", "Jobs that have a place.", lambda: len(jobs))
 
@@ -56,11 +65,14 @@ class Dispatching:
         request = f"{call.request_id}~{log_digest(canonical_bytes(body)).hex()}" if call.request_id_given else None
         if request is not None and (given := self._jobs.find_repeat(request)) is not None:
             return self._show(self._jobs.find(given, self._roster.aside()))
+        begun_s = self._now_s()
         try:
             job = self._place(body, strategy)
         except WeftError as error:
             self._decisions.add(1, strategy, error.code)
             raise
+        finally:
+            self._latency.add(self._now_s() - begun_s)
         self._decisions.add(1, strategy, "placed")
         if request is not None:
             self._jobs.note_request(request, job)

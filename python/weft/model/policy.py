@@ -250,6 +250,9 @@ SESSION_MS = _number(
 )
 SESSIONS_MAX = _number("SESSIONS_MAX", 65_536, "sessions", 16, 10**6, "sessions that were heard of in ten minutes")
 POOL_DEVICES_MAX = _number("POOL_DEVICES_MAX", 256, "devices", 1, 4_096, "one machine's; the largest have some dozens")
+WEIGHT_MAX: Final = 1e9
+"""What a scheduler's weight may be at most. The largest figure a node may report times this, five of them added, is a
+number still; without a bound scores become infinite, and their differences nothing at all."""
 LATENCY_MS_MIN: Final = 0.1
 """What the scheduler takes for a latency below it. Without a floor the best node is the one whose clock rounds down."""
 

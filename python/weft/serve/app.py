@@ -116,7 +116,7 @@ class _Door(BaseRoute):
         given, authorization, correlation, media = _own_headers(scope)
         correlation_id = _parse_correlation_id(correlation) or self._mint_correlation_id()
         try:
-            bound, parameters = self._table.find(scope["method"], scope["path"])
+            bound, parameters = self._table.find(scope["method"], scope["path"], scope.get("raw_path") or b"")
             route = bound.route
             family, operation = route.family, route.operation
             request_id = parse_request_id(given.decode("latin-1")) if given is not None else self._mint_request_id()
