@@ -192,7 +192,6 @@ class Coordinator:
             self._chronicle,
             clock,
             log,
-            cloud=not home,
             cluster_name=cluster_name,
         )
         self._storage = StorageNodes(

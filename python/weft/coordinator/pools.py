@@ -4,7 +4,7 @@ In the home profile there is no registry, and every route here says so with the 
 """
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 import msgspec
@@ -105,7 +105,6 @@ class PoolNodes:
         clock: Clock,
         log: Log,
         *,
-        cloud: bool,
         cluster_name: str,
     ) -> None:
         self.chronicle = chronicle
@@ -115,7 +114,6 @@ class PoolNodes:
         self._observations = observations
         self._bindings = bindings
         self._clock = clock
-        self._cloud = cloud
         self._cluster_name = cluster_name
         self._log = log
         self._strangers: dict[NodeId, frozenset[str]] = {}
@@ -152,8 +150,7 @@ class PoolNodes:
         """POST /v2/nodes/{node_id}/heartbeat."""
         node_id = parse_node_id(call.path["node_id"])
         node = self._existing(node_id)
-        promised = node.engines.pool_ids if node.engines is not None else ()
-        strangers = sorted({pool.pool_id for pool in call.body.pools} - {*promised})
+        strangers = sorted(_unregistered(node, (pool.pool_id for pool in call.body.pools)))
         if strangers:
             raise InvalidField(
                 f"pools: node {node_id} registered without {', '.join(strangers)}; register again to add pools",
@@ -203,20 +200,16 @@ class PoolNodes:
     def take_pools(self, node_id: NodeId, pools: list[PoolBody]) -> None:
         """A node described its pools, in a beat at whichever door: what it does not name it does not have.
 
-        In the cloud profile a pool has to be registered. The pools door refuses a beat with others; here they are left
-        out, with a line that says so once, because the beat is about the node's memory too.
+        A node that registered its pools has those and no others. The pools door refuses a beat with others; here they
+        are left out, with a line that says so once, because the beat is about the node's memory too.
         """
-        snapshots = [body_to_pool(pool) for pool in pools]
-        if self._cloud:
-            snapshots = self._registered(node_id, snapshots)
+        snapshots = self._registered(node_id, [body_to_pool(pool) for pool in pools])
         self._observations.see_pools(node_id, snapshots)
         self._bindings.see(node_id, snapshots)
 
     def _registered(self, node_id: NodeId, pools: list[PoolSnapshot]) -> list[PoolSnapshot]:
         nodes = self._writer.state.nodes
-        node = nodes.get(node_id)
-        promised = node.engines.pool_ids if node is not None and node.engines is not None else ()
-        strangers = frozenset(pool.pool_id for pool in pools) - {*promised}
+        strangers = _unregistered(nodes.get(node_id), (pool.pool_id for pool in pools))
         if strangers != self._strangers.get(node_id, frozenset()):
             self._strangers[node_id] = strangers
             # As many as there are nodes, so that names that come and go leave nothing behind.
@@ -259,6 +252,13 @@ class PoolNodes:
             self._observations.pools_of(node.node_id),
             [_binding_info(binding) for binding in bindings],
         )
+
+
+def _unregistered(node: Node | None, pool_ids: Iterable[str]) -> frozenset[str]:
+    """The pools among these that a node registered without. One that did not register its pools has what it says."""
+    if node is None or node.engines is None:
+        return frozenset()
+    return frozenset(pool_ids) - {*node.engines.pool_ids}
 
 
 async def _node_named(call: Call, route: Route) -> str | None:
