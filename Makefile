@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 # Tests and tools of this project find the floors here.
 export WEFT_FLOORS := $(CURDIR)/$(BUILD)/floor
 
-.PHONY: help build demo test check sim bench format clean
+.PHONY: help build demo test test-rdma check sim chaos bench bench-peers format clean
 
 help:  ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -42,7 +42,7 @@ $(BUILD)/engines:
 	  else echo "weft: no PostgreSQL server here; the tests of its journal skip (on Debian: apt-get install postgresql)"; fi; }
 	@touch $@
 
-floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http
+floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http $(BUILD)/floor/unpack
 
 $(BUILD)/floor/%: benches/floor/%.c benches/floor/floor.h
 	@mkdir -p $(BUILD)/floor
@@ -61,24 +61,40 @@ check: build  ## format, lint, types, import rules
 	@$(PYTHON) -m mypy.stubtest weft._native --allowlist tests/house/stubtest.allow --ignore-unused-allowlist
 	@$(PYTHON) -m pytest -q tests/house
 
-test: check $(BUILD)/engines  ## everything: Rust, then Python, one closing line
+# The GPU's text is compiled by the tests, which needs no GPU. Without the compiler they skip and say so.
+$(BUILD)/gpu: constraints-gpu.txt $(BUILD)/tools
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-gpu.txt && touch $@ || echo "weft: the compiler for the GPU's text is not to be had; its tests skip"
+
+test: check $(BUILD)/engines $(BUILD)/gpu  ## everything: Rust, then Python, one closing line
 	@echo "weft: Rust tests"
 	@cargo test --quiet --workspace
 	@echo "weft: Python tests"
 	@$(PYTHON) -m pytest
 
+test-rdma:  ## two endpoints over real verbs, in a small guest whose kernel has RDMA in software; no device needed
+	@mkdir -p $(BUILD)
+	@echo "weft: building the test of two endpoints"
+	@cargo test --release --no-run --package weft-verbs --test soft_roce >$(BUILD)/soft_roce.log 2>&1 || { cat $(BUILD)/soft_roce.log; exit 1; }
+	@python3 -m tests.hardware.guest "$$(sed -n 's/.*Executable.*(\(.*\))/\1/p' $(BUILD)/soft_roce.log)"
+
 sim: build  ## SEEDS=200 clusters of 50 machines in virtual time, each judged after every step; SEED=7 begins there
 	@$(PYTHON) -m weft.testing.sim --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
 
+chaos: build  ## coordinators, NATS servers, validators and layers as processes, killed at random for SECONDS=120; SEED=7 picks who
+	@$(PYTHON) -m weft.testing.chaos --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
+
 # What figures are printed beside and Weft itself never uses has an environment of its own.
-$(BUILD)/peers/made: benches/peers.txt constraints.txt
+$(BUILD)/fastapi/made: benches/fastapi.txt constraints.txt
 	@echo "weft: making an environment with FastAPI in it, to compare with"
-	@rm -rf $(BUILD)/peers && $(PYTHON) -m venv $(BUILD)/peers
-	@$(BUILD)/peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r benches/peers.txt
+	@rm -rf $(BUILD)/fastapi && $(PYTHON) -m venv $(BUILD)/fastapi
+	@$(BUILD)/fastapi/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r benches/fastapi.txt
 	@touch $@
 
-bench: build floors $(BUILD)/engines $(BUILD)/peers/made  ## the figures, each beside its floor, in one run
-	@WEFT_BENCH_FASTAPI=$${WEFT_BENCH_FASTAPI:-$(BUILD)/peers/bin/python} $(PYTHON) -m benches
+bench: build floors $(BUILD)/engines $(BUILD)/fastapi/made  ## the figures, each beside its floor, in one run
+	@WEFT_BENCH_FASTAPI=$${WEFT_BENCH_FASTAPI:-$(BUILD)/fastapi/bin/python} $(PYTHON) -m benches
+
+bench-peers: build floors  ## Weft beside NIXL, Mooncake, redis and memcached, round after round, in one table
+	@WEFT_PEERS=$(BUILD)/peers $(PYTHON) -m benches.peers
 
 format:  ## formats everything
 	@cargo fmt --all

@@ -1,4 +1,5 @@
-"""`make bench`: paging, transfers under both congestion controls, the registry and the control plane.
+"""`make bench`: paging, transfers under both congestion controls, the registry, the control plane, journals,
+commitments and unpacking.
 
 It prints a table and leaves JSON beside it.
 
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from benches import budgets, control, journals, registry
+from benches import budgets, commitments, control, journals, registry, unpack
 from benches.rounds import ROUNDS, Row, floor_program, heading, in_turn, weft_program
 
 OUT = Path(os.environ.get("WEFT_BENCH_OUT", "benches/out"))
@@ -68,7 +69,9 @@ def main() -> None:
     started = time.time()
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} CPUs, Linux {platform.release()}, {ROUNDS} rounds")
-    wanted = sys.argv[1:] or ["paging", "cubic", "bbr", "registry", "control", "budgets", "journals"]
+    wanted = sys.argv[1:] or [
+        "paging", "cubic", "bbr", "registry", "control", "budgets", "journals", "commitments", "unpack",
+    ]  # fmt: skip
     suites = {
         "paging": paging,
         "cubic": lambda: transfers("cubic", 0),
@@ -76,7 +79,9 @@ def main() -> None:
         "registry": registry.run,
         "control": control.run,
         "journals": journals.run,
+        "commitments": commitments.run,
         "budgets": budgets.run,
+        "unpack": unpack.run,
     }
     results = {name: [vars(row) | {"ratio": row.ratio, "kept": row.kept} for row in suites[name]()] for name in wanted}
     OUT.mkdir(parents=True, exist_ok=True)

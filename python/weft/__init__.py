@@ -16,24 +16,33 @@ if TYPE_CHECKING:
     from weft.client.attachment import Attachment
     from weft.client.client import AsyncClient, Client
     from weft.client.cluster import Cluster, connect
+    from weft.client.endpoint import Endpoint
     from weft.client.pager import PagerHandle, start_pager
     from weft.client.region import Region
+    from weft.dataplane.endpoint import Advert, Notification, Peer, Registration
     from weft.dataplane.pager import Local, Remote, Unknown
     from weft.dataplane.stats import FaultStats
+    from weft.dataplane.transfer import Transfer
     from weft.model import errors
 
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "Advert",
     "AsyncClient",
     "Attachment",
     "Client",
     "Cluster",
+    "Endpoint",
     "FaultStats",
     "Local",
+    "Notification",
     "PagerHandle",
+    "Peer",
     "Region",
+    "Registration",
     "Remote",
+    "Transfer",
     "Unknown",
     "__version__",
     "connect",
@@ -42,15 +51,21 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "Advert": "weft.dataplane.endpoint",
     "AsyncClient": "weft.client.client",
     "Attachment": "weft.client.attachment",
     "Client": "weft.client.client",
     "Cluster": "weft.client.cluster",
+    "Endpoint": "weft.client.endpoint",
     "FaultStats": "weft.dataplane.stats",
     "Local": "weft.dataplane.pager",
+    "Notification": "weft.dataplane.endpoint",
     "PagerHandle": "weft.client.pager",
+    "Peer": "weft.dataplane.endpoint",
     "Region": "weft.client.region",
+    "Registration": "weft.dataplane.endpoint",
     "Remote": "weft.dataplane.pager",
+    "Transfer": "weft.dataplane.transfer",
     "Unknown": "weft.dataplane.pager",
     "connect": "weft.client.cluster",
     "start_pager": "weft.client.pager",

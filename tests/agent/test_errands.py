@@ -74,6 +74,18 @@ def test_a_copy_that_failed_waits_and_is_forgotten_when_no_plan_wants_it() -> No
     assert (errands.next_copy(99.0), errands.next_again_s()) == (None, None)
 
 
+def test_what_failed_wakes_nobody_while_as_many_copies_are_made_as_may_be() -> None:
+    errands = planned(1, *range(COPIES_AT_ONCE_MAX + 1))
+    errands.begin_copy(copy(0))
+    errands.fail(Finding(object_hash=name(0), state="failed", error="no"), again_at_s=10.0)
+    for number in range(1, COPIES_AT_ONCE_MAX + 1):
+        errands.begin_copy(copy(number))
+    assert errands.next_copy(10.0) is None
+    assert errands.next_again_s() is None, "or the node would spin until one of them ends"
+    errands.end(held(1))
+    assert errands.next_again_s() == 10.0
+
+
 def test_what_was_begun_is_not_begun_again_by_a_newer_plan() -> None:
     errands = planned(1, 1, drops=(2,), checks=(3,))
     errands.begin_copy(copy(1))

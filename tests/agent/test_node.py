@@ -11,7 +11,8 @@ from tests.agent.world import DEADLINE_S, MIB, FakeMemory, World, found_coordina
 from weft.api.bodies.cluster import ClusterDestroyedBody
 from weft.client.call import Call, perform
 from weft.client.flow import Flow
-from weft.dataplane import PeerDistance
+from weft.dataplane import PeerDistance, RdmaRecord
+from weft.model.endpoint import parse_gid
 from weft.model.errors import CapacityExceeded, ClusterNotFound, IncarnationRetired, RegionNotReady
 
 
@@ -55,6 +56,25 @@ def test_the_endpoint_that_is_registered_is_the_port_that_listens() -> None:
 
         endpoints = await made.ask(made.questions.endpoints())
         assert endpoints.endpoints["a"].tcp_port == node.memory.port
+
+    run(story)
+
+
+def test_a_node_with_rdma_publishes_its_queue_pair_and_stays_reachable_over_tcp() -> None:
+    def with_rdma(memory: FakeMemory) -> None:
+        memory.rdma = RdmaRecord(queue_pair=17, lid=0, gid="::ffff:10.0.2.15", packet_sequence=0xABCDEF)
+
+    async def story(made: World) -> None:
+        node = await made.start("a", prepare=with_rdma)
+        await made.start("b")
+
+        endpoints = (await made.ask(made.questions.endpoints())).endpoints
+        published = endpoints["a"]
+        assert published.transport_type == "rdma"
+        assert (published.rdma_qpn, published.rdma_lid, published.rdma_psn) == (17, 0, 0xABCDEF)
+        assert parse_gid(published.rdma_gid or "") == parse_gid("::ffff:10.0.2.15")
+        assert published.tcp_port == node.memory.port
+        assert endpoints["b"].transport_type == "tcp"
 
     run(story)
 

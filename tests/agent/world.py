@@ -23,7 +23,7 @@ from weft.client.flow import Flow, run_async
 from weft.client.http import AsyncHttpxHttp
 from weft.client.ports import AsyncSystemClock, Request, Response
 from weft.coordinator.app import Coordinator
-from weft.dataplane import PeerDistance
+from weft.dataplane import PeerDistance, RdmaRecord
 from weft.ledger import MemoryJournal
 from weft.model.errors import Disconnected, NoMemory, TimedOut, Unreachable
 from weft.model.ids import NodeId
@@ -56,6 +56,7 @@ class FakeMemory:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.rdma: RdmaRecord | None = None
         self.stock: Stock | None = None
         self.steps: list[tuple[Any, ...]] = []
         self.held: dict[tuple[str, int], int] = {}

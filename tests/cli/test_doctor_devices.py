@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from weft.cli.doctor.devices import check_gpu, check_kvm, check_rdma
+from weft.cli.doctor.devices import check_devmem, check_gpu, check_kvm, check_rdma
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -56,3 +56,17 @@ def test_a_gpu_is_named_by_its_model(tmp_path: Path) -> None:
 
 def test_a_machine_without_a_gpu_unpacks_on_the_cpu(tmp_path: Path) -> None:
     assert "CPU" in check_gpu(tmp_path).meaning
+
+
+def test_a_kernel_without_devmem_is_named_and_nothing_is_wrong() -> None:
+    finding = check_devmem({"tcp_devmem": False, "tcp_devmem_error": "the kernel is older than 6.12"})
+
+    assert (finding.state, finding.found, finding.blocks) == ("missing", "the kernel is older than 6.12", False)
+    assert "bounce buffer" in finding.meaning
+
+
+def test_a_kernel_with_devmem_does_not_promise_a_card() -> None:
+    finding = check_devmem({"tcp_devmem": True, "tcp_devmem_error": ""})
+
+    assert finding.state == "ok"
+    assert "card" in finding.found

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.worlds import Door, Lender, run
+from weft.model.errors import JournalFailed
 from weft.model.policy import NODE_LOST_MS
 
 ONE, OTHER = "1" * 64, "2" * 64
@@ -192,6 +193,30 @@ def test_a_copy_the_books_have_and_its_node_does_not_name_is_missing() -> None:
         assert await replicas(door) == []
 
     run(story)
+
+
+def test_what_a_node_does_not_name_is_missing_also_when_that_could_not_be_written_at_once() -> None:
+    async def story(door: Door) -> None:
+        (node,) = await cluster(door, "a")
+        await register(door)
+        node.find(ONE, "held")
+        await node.beat()
+        node.restart()
+        node.held, node.inventory, node.told, node.plan = {}, 0, 0, 0
+        await node.beat()
+        node.inventory = node.target["inventory"]
+        append = door.coordinator._journal.append
+        door.coordinator._journal.append = failing
+        assert (await door("POST", "/nodes/a/beat", node.body())).status_code == 503
+        door.coordinator._journal.append = append
+        await node.beat()
+        assert await replicas(door) == []
+
+    run(story)
+
+
+async def failing(*_: object) -> None:
+    raise JournalFailed("the disk reports an error", path="a test's")
 
 
 def test_auto_re_replication_a_plan_reaches_the_target_in_its_beat_and_nothing_is_planned_after_it() -> None:

@@ -1,9 +1,12 @@
 """The examples, run as their first lines say, and the commands beside a real cluster."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -35,14 +38,39 @@ def test_two_pagers_share_a_page() -> None:
         assert child.lines[-1] == "page 3 belongs to Remote(node_id=1)"
 
 
-def command(pool: Pool, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def test_blocks_of_a_cache_move_between_two_processes() -> None:
+    with Crew({"WEFT_SECRET": "a secret for tests"}, without=OWN_SETTINGS) as crew:
+        child = crew.start("example", str(EXAMPLES / "kv_blocks.py"))
+
+        assert child.wait(DEADLINE_S) == 0, child.lines
+        assert child.lines[0] == "decode fetched 24 blocks, 196608 bytes, by ipc"
+
+
+def command(
+    pool: Pool, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "weft.cli", *arguments, "--coordinator", pool.url],
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
         check=False,
+        env={**os.environ, **environment},
     )
+
+
+def test_a_trial_of_a_node_moves_every_size_and_leaves_nothing_behind(pool: Pool) -> None:
+    secret = {"WEFT_SECRET": pool.secret}
+    told = command(pool, "bench", "transfer", "--to", "b", "--json", environment=secret)
+    assert told.returncode == 0, told.stderr
+    figures = json.loads(told.stdout)
+    assert {figure["operation"] for figure in figures} == {"read", "write"}
+    assert [figure["size_bytes"] for figure in figures[:5]] == [8, 64, 512, 4096, 32768]
+    assert all(figure["p50_us"] <= figure["p99_us"] for figure in figures)
+    assert pool.cluster.regions() == []
+    refused = command(pool, "bench", "transfer", "--to", "nobody", environment=secret)
+    assert refused.returncode == 1
+    assert "nobody" in refused.stderr
 
 
 def test_a_region_is_created_listed_and_deleted_from_the_command_line(pool: Pool) -> None:

@@ -21,8 +21,8 @@ from weft.agent.stock import NativeStock
 from weft.agent.store import Store
 from weft.client.http import AsyncHttpxHttp
 from weft.client.ports import AsyncSystemClock
-from weft.dataplane import Lender, measure_memory
-from weft.model.errors import Misconfigured, WeftError
+from weft.dataplane import Lender, RdmaRecord, measure_memory, prepare_rdma
+from weft.model.errors import Misconfigured, NotSupported, WeftError
 from weft.model.policy import PORT_FIRST, PORT_LAST, SCRUB_EVERY_MS
 
 
@@ -101,6 +101,20 @@ def _open_store(settings: NodeSettings) -> Store:
     return Store(settings.objects, capacity_bytes=settings.store_capacity_bytes)
 
 
+def _lend_rdma(lender: Lender) -> RdmaRecord | None:
+    """Lends over RDMA where the machine has it. A device that was named and is missing is the operator's to mend."""
+    state = prepare_rdma(config.rdma_choice(os.environ))
+    if state.device is None:
+        return None
+    try:
+        record = lender.lend_rdma()
+    except NotSupported as error:
+        _remark(f"RDMA device {state.device} lends nothing, memory is reached over TCP: {error}")
+        return None
+    _remark(f"memory is lent over RDMA too ({state.device})")
+    return record
+
+
 def _listener(settings: NodeSettings, store: Store | None) -> Listen:
     async def listen(cluster_id: bytes, incarnation: int) -> Memory:
         # Read only now: a coordinator on this machine makes the secret when it first starts, perhaps after this node.
@@ -122,10 +136,11 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
             name=settings.name,
             incarnation=incarnation,
         )
+        rdma = await asyncio.to_thread(_lend_rdma, lender)
         if store is None:
-            return NativeMemory(lender)
+            return NativeMemory(lender, rdma=rdma)
         mint = functools.partial(secrets.randbits, 64)
-        return NativeMemory(lender, NativeStock(store, lender, mint=mint, now_ms=_now_ms))
+        return NativeMemory(lender, NativeStock(store, lender, mint=mint, now_ms=_now_ms), rdma)
 
     return listen
 

@@ -108,7 +108,9 @@ class Errands:
         return None
 
     def next_again_s(self) -> float | None:
-        """When the next of what failed may be tried again, or None."""
+        """When the next of what failed may be tried again; None also while as many copies are made as may be."""
+        if len(self._copying) >= COPIES_AT_ONCE_MAX:
+            return None
         waiting = [at_s for one, at_s in self._again_at_s.items() if one not in self._under_way]
         return min(waiting, default=None)
 

@@ -14,6 +14,7 @@ from weft.api.bodies.cluster import ClusterInfo, NodeBody
 from weft.api.bodies.pools import CapabilitiesBody, RegistrationBody
 from weft.client.coordinator import Coordinator
 from weft.client.flow import Flow
+from weft.dataplane import RdmaRecord
 from weft.model.errors import ClusterExists, ClusterNotFound, NodeExists
 from weft.model.ids import Incarnation, spell_incarnation
 
@@ -29,7 +30,11 @@ def find_or_found(coordinator: Coordinator, name: str) -> Flow[ClusterInfo]:
 
 
 def join(
-    coordinator: Coordinator, settings: NodeSettings, port: int, new_life: Incarnation | None = None
+    coordinator: Coordinator,
+    settings: NodeSettings,
+    port: int,
+    new_life: Incarnation | None = None,
+    rdma: RdmaRecord | None = None,
 ) -> Flow[bool]:
     """Joins with the memory listening at `port`; False when the node was there already, from an earlier life.
 
@@ -42,7 +47,7 @@ def join(
     if settings.cloud is not None and settings.cloud.registers:
         yield from coordinator.register_pools(_registration(settings, settings.cloud))
         yield from _begin_life(coordinator, settings, new_life)
-        yield from coordinator.register_endpoint(settings.name, settings.host, port)
+        yield from _publish(coordinator, settings, port, rdma)
         return fresh
     try:
         yield from coordinator.join(
@@ -59,7 +64,7 @@ def join(
     except NodeExists:
         fresh = False
         yield from _begin_life(coordinator, settings, new_life)
-    yield from coordinator.register_endpoint(settings.name, settings.host, port)
+    yield from _publish(coordinator, settings, port, rdma)
     return fresh
 
 
@@ -69,6 +74,13 @@ def leave(coordinator: Coordinator, settings: NodeSettings, patience_s: float) -
         yield from coordinator.deregister_pools(settings.name, patience_s)
     else:
         yield from coordinator.leave(settings.name, patience_s)
+
+
+def _publish(coordinator: Coordinator, settings: NodeSettings, port: int, rdma: RdmaRecord | None) -> Flow[None]:
+    """Says where the memory is. What is said last is preferred, and what was said before stays the way back."""
+    yield from coordinator.register_endpoint(settings.name, settings.host, port)
+    if rdma is not None:
+        yield from coordinator.register_rdma(settings.name, rdma.queue_pair, rdma.lid, rdma.gid, rdma.packet_sequence)
 
 
 def _begin_life(coordinator: Coordinator, settings: NodeSettings, new_life: Incarnation | None) -> Flow[None]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from weft.agent.stock import Stock
-from weft.dataplane import Lender, PeerDistance
+from weft.dataplane import Lender, PeerDistance, RdmaRecord
 
 
 class Memory(Protocol):
@@ -18,6 +18,11 @@ class Memory(Protocol):
     @property
     def port(self) -> int:
         """The port it really listens at."""
+        ...
+
+    @property
+    def rdma(self) -> RdmaRecord | None:
+        """What is published of its RDMA; None when it has none."""
         ...
 
     @property
@@ -57,14 +62,20 @@ Listen = Callable[[bytes, int], Awaitable[Memory]]
 class NativeMemory:
     """The native server, each waiting call in a thread."""
 
-    def __init__(self, lender: Lender, stock: Stock | None = None) -> None:
+    def __init__(self, lender: Lender, stock: Stock | None = None, rdma: RdmaRecord | None = None) -> None:
         self._lender = lender
         self._stock = stock
+        self._rdma = rdma
 
     @property
     def port(self) -> int:
         """The port it really listens at."""
         return self._lender.port
+
+    @property
+    def rdma(self) -> RdmaRecord | None:
+        """What is published of its RDMA, where it has any."""
+        return self._rdma
 
     @property
     def stock(self) -> Stock | None:

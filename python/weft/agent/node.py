@@ -25,6 +25,7 @@ from weft.client.flow import Flow
 from weft.client.ports import AsyncClock, AsyncHttp, Chance
 from weft.client.sizes import format_size
 from weft.config import join_address
+from weft.dataplane import RdmaRecord
 from weft.model.errors import ClusterNotFound, NodeNotFound, Unauthorized, WeftError
 from weft.model.ids import Incarnation, NodeId
 from weft.model.policy import DRAIN_MS_MAX
@@ -72,6 +73,7 @@ class Node:
         self._pause_s = _PAUSE_FIRST_S
         self._announced = False
         self._joining = False
+        self._rdma: RdmaRecord | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Lives until `stop` is set, then leaves. Raises what no retry can mend, such as a name taken by another."""
@@ -149,9 +151,10 @@ class Node:
     async def _enter_once(self, incarnation: Incarnation) -> tuple[str, Memory]:
         cluster = await self._insist(lambda: find_or_found(self._coordinator, self._settings.cluster_name))
         memory = await self._listen(bytes.fromhex(cluster.cluster_id), incarnation)
+        self._rdma = memory.rdma
         self._joining = True
         try:
-            await self._insist(lambda: join(self._coordinator, self._settings, memory.port, incarnation))
+            await self._insist(lambda: join(self._coordinator, self._settings, memory.port, incarnation, memory.rdma))
         except BaseException:
             await memory.close()
             raise
@@ -261,7 +264,7 @@ class Node:
     async def _join_again(self, port: int) -> None:
         """Come back with this life. Where it is gone again in the meantime, the next beat is told so."""
         with contextlib.suppress(ClusterNotFound, NodeNotFound):
-            await self._insist(lambda: join(self._coordinator, self._settings, port))
+            await self._insist(lambda: join(self._coordinator, self._settings, port, rdma=self._rdma))
 
     async def _wait_for_cluster(self, port: int) -> None:
         """The cluster was destroyed. Founding it again is not for a node that happens to be left over to decide."""
@@ -272,7 +275,7 @@ class Node:
         while True:
             await self._clock.sleep(_PAUSE_LONGEST_S / 5)
             try:
-                await self._asker.ask(join(self._coordinator, self._settings, port))
+                await self._asker.ask(join(self._coordinator, self._settings, port, rdma=self._rdma))
             except (ClusterNotFound, NodeNotFound):
                 continue
             except WeftError as error:

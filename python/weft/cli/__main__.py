@@ -3,6 +3,7 @@
 import click
 
 from weft import __version__
+from weft.cli.bench import bench
 from weft.cli.demo.command import demo
 from weft.cli.doctor.command import doctor
 from weft.cli.events import events
@@ -38,6 +39,7 @@ for command in (
     get,
     objects,
     ledger,
+    bench,
 ):
     weft.add_command(command)
 

@@ -102,6 +102,20 @@ class Coordinator:
             body=EndpointBody(transport_type="tcp", tcp_addr=host, tcp_port=port),
         )
 
+    def register_rdma(
+        self, node_id: str, queue_pair: int, lid: int, gid: str, packet_sequence: int, patience_s: float | None = None
+    ) -> Flow[EndpointRegisteredBody]:
+        """Says that a node speaks RDMA, and prefers it; where it listens stays the way to agree on it."""
+        return self._ask(
+            "register_endpoint",
+            EndpointRegisteredBody,
+            patience_s,
+            path={"node_id": node_id},
+            body=EndpointBody(
+                transport_type="rdma", rdma_qpn=queue_pair, rdma_lid=lid, rdma_gid=gid, rdma_psn=packet_sequence
+            ),
+        )
+
     def endpoints(self, patience_s: float | None = None) -> Flow[EndpointList]:
         """How every node is reached."""
         return self._ask("list_endpoints", EndpointList, patience_s)

@@ -1,13 +1,15 @@
 """A region as a program holds it: its name, what was last seen of it, and the ways to use it."""
 
 import contextlib
+import os
 import secrets
 from typing import TYPE_CHECKING, Literal, Self
 
+from weft import config
 from weft.api.bodies.region import AttachmentOpenedBody, LayoutInfo, RegionInfo
 from weft.client.attachment import Attachment
 from weft.client.coordinator import ATTACH_PATIENCE_S, addresses, addresses_of
-from weft.dataplane import RegionMemory
+from weft.dataplane import RegionMemory, prepare_rdma
 from weft.model.errors import AttachmentNotFound, RegionNotFound, WeftError
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class Region:
         lease = _CoordinatorLease(cluster, opened)
         peers = addresses_of(opened.endpoints)
         try:
+            prepare_rdma(config.rdma_choice(os.environ))
             memory = RegionMemory.map(
                 region=opened.region.name,
                 size_bytes=opened.region.size_bytes,

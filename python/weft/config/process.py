@@ -181,6 +181,11 @@ def coordinator_url(env: Mapping[str, str]) -> str:
     return f"http://{join_address(_reachable(host or COORDINATOR_HOST), port or COORDINATOR_PORT)}"
 
 
+def rdma_choice(env: Mapping[str, str]) -> str:
+    """Whether this process may use RDMA: "auto" (the first device that is up, if any), "off", or a device's name."""
+    return env.get("WEFT_RDMA", "").strip() or "auto"
+
+
 def client_token(env: Mapping[str, str]) -> str | None:
     """The bearer token a client sends: the first that is set, or in the token file, else the secret's, else none."""
     token_file = _token_file(env)

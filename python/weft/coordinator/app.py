@@ -327,7 +327,9 @@ class Coordinator:
 
     def _on_begun(self) -> None:
         """This coordinator reigns from now on, and has heard nobody: every node and every lease begins anew."""
-        self._beats.excuse(_UNHEARD_MS)
+        if self._beats.is_attended:
+            self._beats.begin_anew()
+        self.healer.begin_anew()
         self._leases.renew_all(self.writer.state.attachments.keys())
         if self.availability is not None:
             # Before the first command: no answer may say less than it means.

@@ -31,8 +31,10 @@ from weft.model.events import (
     ClusterDestroyed,
     Event,
     NodeDescribed,
+    NodeIncarnated,
     NodeRegistered,
     NodeRemoved,
+    NodeReturned,
     RegionPlanned,
     RegionRemoved,
 )
@@ -84,12 +86,27 @@ class Beats:
         """
         self._writer = writer
         writer.listen(self._on_merged)
-        now_ms = self._clock.monotonic_ms()
         for node in writer.state.nodes.values():
+            self._note_status(node)
+        self._known_at_ms = dict.fromkeys(writer.state.regions.keys(), self._clock.monotonic_ms())
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Every node that beats counts as heard now, those too that came while another coordinator was beaten to.
+
+        Without it a node that died together with the old writer would never be missed by the new one.
+        """
+        assert self._writer is not None, "beats are attended to"
+        now_ms = self._clock.monotonic_ms()
+        for node in self._writer.state.nodes.values():
             if node.is_watched:
                 self._heard_at_ms[node.node_id] = now_ms
-            self._note_status(node)
-        self._known_at_ms = dict.fromkeys(writer.state.regions.keys(), now_ms)
+        self._verdict = (-1, NO_VERDICT)
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether `attend` was called. Before it a term may begin, and nobody could have been heard."""
+        return self._writer is not None
 
     @property
     def heard(self) -> Mapping[NodeId, Heard]:
@@ -346,6 +363,9 @@ class Beats:
             elif isinstance(event, NodeRegistered) and event.node.engines is not None:
                 self._mark_heard(event.node.node_id)
             elif isinstance(event, NodeDescribed) and event.engines is not None:
+                self._mark_heard(event.node_id)
+            elif isinstance(event, NodeIncarnated | NodeReturned):
+                # And not when the beat that said so is answered, which waits for a layer, or never is for want of one.
                 self._mark_heard(event.node_id)
         for node_id in draft.nodes.changed:
             if (node := draft.nodes.get(node_id)) is not None:

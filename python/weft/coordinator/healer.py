@@ -139,6 +139,7 @@ class Healer:
             keeping = self._keepings[node_id] = _Keeping(incarnation, self._next(), self._next())
         keeping.free_bytes, keeping.used_bytes = said.free_bytes, said.used_bytes
         is_news = bool(said.findings)
+        is_all = False
         held = [ObjectHash(one.hash) for one in said.findings if one.state == "held"]
         gone = [(ObjectHash(one.hash), one.state) for one in said.findings if one.state in _GONE]
         self._failures.add(sum(1 for one in said.findings if one.state == "failed"))
@@ -147,8 +148,7 @@ class Healer:
             keeping.listed.difference_update(object_hash for object_hash, _ in gone)
             if said.complete:
                 gone += [(object_hash, "missing") for object_hash in self._unnamed(node_id, keeping.listed)]
-                keeping.listed = None
-                is_news = True
+                is_news = is_all = True
         for one in said.findings:
             keeping.checks.pop(ObjectHash(one.hash), None)
             if one.state != "held":
@@ -158,6 +158,9 @@ class Healer:
         if held or gone:
             command = ReportReplicas(node_id=node_id, incarnation=incarnation, held=tuple(held), gone=tuple(gone))
             await self._writer.submit(command, internal_cause(f"beat:{node_id}"))
+        if is_all:
+            # Not before: what could not be written now is concluded again when the node says it again.
+            keeping.listed = None
         if is_news:
             self.look()
             self._order_again(keeping, said)
@@ -198,6 +201,11 @@ class Healer:
         for node_id, keeping in self._keepings.items():
             dropped = [*keeping.recalled, *(one for one in drops.get(node_id, []) if one not in keeping.recalled)]
             self._aim(node_id, keeping, copies.get(node_id, []), dropped)
+
+    def begin_anew(self) -> None:
+        """Another term: what nodes were told in an earlier one, they have since been told anew by somebody else."""
+        self._keepings.clear()
+        self._all_touched = True
 
     def on_merged(self, draft: Draft, events: list[Event]) -> None:
         """Note what a batch touched, and forget the stores of nodes and lives that are over."""

@@ -5,6 +5,7 @@ from weft.dataplane.lender import HeldExtent, Lender, Message, PeerDistance
 from weft.dataplane.machine import MachineMemory, limits, measure_memory, report_machine
 from weft.dataplane.memory import RegionMemory
 from weft.dataplane.pager import Local, PageOwner, Pager, Remote, Unknown
+from weft.dataplane.rdma import RdmaRecord, RdmaState, prepare_rdma, report_rdma
 from weft.dataplane.stats import FaultStats
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Pager",
     "Party",
     "PeerDistance",
+    "RdmaRecord",
+    "RdmaState",
     "RegionMemory",
     "Remote",
     "Sink",
@@ -27,5 +30,7 @@ __all__ = [
     "limits",
     "measure_memory",
     "persistently",
+    "prepare_rdma",
     "report_machine",
+    "report_rdma",
 ]

@@ -12,6 +12,7 @@ from typing_extensions import Buffer
 
 from weft._native import Connection, Server
 from weft.dataplane.holder import Holder, Party
+from weft.dataplane.rdma import RdmaRecord
 from weft.model.attachment import Mode, Right
 from weft.model.grant import Grant, grant_key, mint
 from weft.model.ids import ClusterId, Generation, RegionId
@@ -97,6 +98,13 @@ class Lender:
     def server(self) -> Server:
         """The native server, for the pager that shares it."""
         return self._server
+
+    def lend_rdma(self) -> RdmaRecord | None:
+        """Lends over RDMA as well, and says what to publish; None when this process uses no device."""
+        if (record := self._server.lend_rdma()) is None:
+            return None
+        queue_pair, lid, gid, packet_sequence = record
+        return RdmaRecord(queue_pair=queue_pair, lid=lid, gid=gid, packet_sequence=packet_sequence)
 
     def reserve_extent(self, region_id: str, index: int, size_bytes: int, generation: int) -> None:
         """Makes room for an extent and backs it; zero until written. Raises NoMemory when the machine has none left."""

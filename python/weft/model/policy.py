@@ -52,6 +52,9 @@ TRANSFER_MS_BASE = _number("TRANSFER_MS_BASE", 30_000, "ms", 1, 600_000, "what a
 TRANSFER_BYTES_PER_S_MIN = _number(
     "TRANSFER_BYTES_PER_S_MIN", 10_000_000, "bytes/s", 1, 10**12, "the slowest link a transfer is still meant to cross"
 )
+ADVERT_MS = _number(
+    "ADVERT_MS", 3_600_000, "ms", 1, 2**40, "how long a right to reach a buffer lasts when its owner does not say"
+)
 KEEP_ALIVE_MS = _number("KEEP_ALIVE_MS", 1_000, "ms", 100, 60_000, "an idle connection is asked once a second")
 KEEP_ALIVE_COUNT_MAX = _number("KEEP_ALIVE_COUNT_MAX", 3, "probes", 1, 10, "three lost in a row is a lost peer")
 DRAIN_MS_MAX = _number("DRAIN_MS_MAX", 10_000, "ms", 0, 600_000, "how long a stopping process finishes what it began")

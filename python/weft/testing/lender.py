@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from weft.agent.stock import Stock
-from weft.dataplane import PeerDistance
+from weft.dataplane import PeerDistance, RdmaRecord
 from weft.model.errors import Busy, Closed, ExtentLost, NoMemory, StaleGeneration, Unreachable
 from weft.model.grant import Grant, grant_key, verify
 from weft.testing.clock import ProcessClock
@@ -63,6 +63,11 @@ class LenderDouble:
     def port(self) -> int:
         """The port it listens at."""
         return self._port
+
+    @property
+    def rdma(self) -> RdmaRecord | None:
+        """Memory that is only counted is reached by nobody's queue pair."""
+        return None
 
     @property
     def held_bytes(self) -> int:

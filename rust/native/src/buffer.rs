@@ -30,6 +30,11 @@ impl Held {
         Ok(held)
     }
 
+    /// Whether it may not be written.
+    pub fn is_readonly(&self) -> bool {
+        self.buffer.readonly()
+    }
+
     /// Its memory, for as long as this is held.
     pub fn span(&self) -> Span {
         // SAFETY: the buffer protocol keeps the memory in place and of this size until the buffer is released, which is

@@ -4,6 +4,7 @@ use std::io;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use weft_engine::Failure;
 use weft_pager::PagerError;
 use weft_transport::TransportError;
 use weft_wire::Refusal;
@@ -33,6 +34,22 @@ pub fn transport(error: &TransportError) -> PyErr {
 /// A refusal by this process's own store.
 pub fn refusal(refusal: &Refusal) -> PyErr {
     raise(refusal.code.name(), &refusal.detail, &[])
+}
+
+/// A transfer's failure, with the facts a program may want.
+pub fn failure(failure: &Failure) -> PyErr {
+    Python::attach(|py| {
+        let facts = PyDict::new(py);
+        let filled = facts.set_item("peer", &failure.peer).and_then(|()| {
+            if failure.region.is_empty() {
+                return Ok(());
+            }
+            facts.set_item("region", &failure.region)?;
+            facts.set_item("offset", failure.offset)?;
+            facts.set_item("reason", failure.code)
+        });
+        filled.map_or_else(|error| error, |()| build(py, failure.code, &failure.detail, &facts))
+    })
 }
 
 /// A window's error.

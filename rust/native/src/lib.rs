@@ -5,9 +5,14 @@
 
 mod buffer;
 mod connection;
+mod endpoint;
 mod errors;
+mod peer;
+mod rdma;
 mod report;
 mod server;
+mod transfer;
+mod unpack;
 mod window;
 
 use pyo3::prelude::*;
@@ -17,8 +22,17 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("LIMITS", report::limits(module.py())?)?;
     module.add_function(wrap_pyfunction!(report::wire_vectors, module)?)?;
     module.add_function(wrap_pyfunction!(report::machine_report, module)?)?;
+    module.add_function(wrap_pyfunction!(rdma::use_rdma, module)?)?;
+    module.add_function(wrap_pyfunction!(rdma::rdma_report, module)?)?;
     module.add_class::<server::Server>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<window::Window>()?;
+    module.add_class::<endpoint::Endpoint>()?;
+    module.add_class::<peer::Peer>()?;
+    module.add_class::<peer::Advert>()?;
+    module.add_class::<transfer::Transfer>()?;
+    module.add_class::<transfer::Notifier>()?;
+    module.add_class::<unpack::UnpackBlock>()?;
+    module.add_class::<unpack::BounceConnection>()?;
     Ok(())
 }

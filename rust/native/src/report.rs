@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use weft_sys::pagemap::Pagemap;
 use weft_sys::uffd::{Features, Uffd};
-use weft_wire::{ClientHello, Grant, Header, Kind, Mode, Rights};
+use weft_wire::{Advert, ClientHello, Grant, Header, Item, Kind, Mode, Rights};
 
 pub fn limits(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let limits = PyDict::new(py);
@@ -49,13 +49,27 @@ pub fn wire_vectors(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         name: "borrower".to_owned(),
     };
     vectors.set_item("client_hello", PyBytes::new(py, &hello.encode()))?;
+    let ends_ms = 1_700_000_000_123;
+    let right = Advert::grant_for(*b"0123456789abcdef", 99, true, ends_ms);
+    let advert = Advert {
+        buffer: 99,
+        incarnation: 5,
+        size_bytes: 1000,
+        writable: true,
+        owner: "lender".to_owned(),
+        grant: right.mint(&weft_wire::grant_key(b"secret")).into(),
+    };
+    vectors.set_item("advert", PyBytes::new(py, &advert.encode()))?;
+    if let Some(item) = Item::of(&advert, 0x7fff_ffff_ff00, ends_ms) {
+        vectors.set_item("item", PyBytes::new(py, &item.encode()))?;
+    }
     Ok(vectors)
 }
 
 /// What this machine's kernel offers the data plane.
 ///
 /// `userfaultfd` says whether one can be opened at all, and `userfaultfd_error` why not; `kernel_faults` whether system
-/// calls on missing pages wait for them; each feature by its name; `pagemap_scan` whether written pages can be listed.
+/// calls on missing pages wait for them; `tcp_devmem` whether TCP can leave payload in a device's memory; each feature by its name; `pagemap_scan` whether written pages can be listed.
 #[pyfunction]
 pub fn machine_report(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let report = PyDict::new(py);
@@ -64,6 +78,9 @@ pub fn machine_report(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let supported = Uffd::supported();
     report.set_item("userfaultfd", supported.is_ok())?;
     report.set_item("userfaultfd_error", supported.as_ref().err().map_or_else(String::new, ToString::to_string))?;
+    let devmem = weft_transport::Devmem::probe();
+    report.set_item("tcp_devmem", devmem.is_ok())?;
+    report.set_item("tcp_devmem_error", devmem.err().unwrap_or_default())?;
     report.set_item("kernel_faults", Uffd::open(Features::NONE).is_ok_and(|uffd| uffd.kernel_faults()))?;
     let features = supported.unwrap_or(Features::NONE);
     for (name, feature) in [

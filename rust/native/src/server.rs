@@ -1,8 +1,8 @@
 //! `Server`: what this machine lends, as Python holds it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
@@ -10,20 +10,22 @@ use pyo3::types::PyBytes;
 use weft_sys::memory::Span;
 use weft_sys::socket::Options;
 use weft_transport::{Extent, Server as Engine, ServerConfig, Ticket};
+use weft_verbs::{EndpointRecord, Lender, gid_text};
 use weft_wire::{Code, Range, Refusal};
 
 use crate::buffer::Held;
 use crate::connection::identity;
 use crate::errors;
+use crate::rdma;
 
 /// Connections one server serves at once: each holds 32 KiB and a descriptor.
-const CONNECTIONS_MAX: usize = 1024;
+pub const CONNECTIONS_MAX: usize = 1024;
 /// A peer proves the secret within this.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
 /// Answers under way have this when the server closes.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -32,6 +34,7 @@ fn now_ms() -> u64 {
 #[pyclass(frozen, module = "weft._native")]
 pub struct Server {
     pub engine: Arc<Engine>,
+    rdma: Mutex<Option<Lender>>,
     closed: AtomicBool,
 }
 
@@ -75,7 +78,7 @@ impl Server {
             );
             errors::system(&doing, &error)
         })?;
-        Ok(Self { engine: Arc::new(engine), closed: AtomicBool::new(false) })
+        Ok(Self { engine: Arc::new(engine), rdma: Mutex::new(None), closed: AtomicBool::new(false) })
     }
 
     #[getter]
@@ -86,6 +89,22 @@ impl Server {
     #[getter]
     fn port(&self) -> u16 {
         self.engine.address().port()
+    }
+
+    /// Lends over RDMA as well: (queue pair, LID, GID, packet sequence) to publish; `None` when no device is in use.
+    fn lend_rdma(&self, py: Python<'_>) -> PyResult<Option<(u32, u16, String, u32)>> {
+        self.check_open()?;
+        let Some(rail) = rdma::rail() else { return Ok(None) };
+        let record: EndpointRecord = py.detach(|| {
+            let mut lender = self.rdma.lock().unwrap_or_else(PoisonError::into_inner);
+            if lender.is_none() {
+                let started = Lender::start(&rail, &self.engine, now_ms)
+                    .map_err(|error| errors::raise("not_supported", &error.to_string(), &[]))?;
+                *lender = Some(started);
+            }
+            Ok::<_, PyErr>(lender.as_ref().expect("started above").record())
+        })?;
+        Ok(Some((record.qpn, record.lid, gid_text(&record.gid), record.psn)))
     }
 
     fn reserve_extent(
@@ -183,7 +202,11 @@ impl Server {
 
     fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Release);
-        py.detach(|| self.engine.close());
+        py.detach(|| {
+            // Keys first: the memory behind them goes with the engine's store.
+            drop(self.rdma.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.engine.close();
+        });
     }
 }
 

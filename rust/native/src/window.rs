@@ -19,6 +19,7 @@ use weft_transport::{ClaimedPages, ClaimedSource, NODES_MAX, RegionSource, Regio
 use crate::buffer::Held;
 use crate::connection::{connect_options, deadline, identity, resolve};
 use crate::errors;
+use crate::rdma;
 use crate::server::Server;
 
 /// The unit of layout, in bytes.
@@ -106,6 +107,9 @@ impl Window {
                 .collect();
             let source =
                 Arc::new(RegionSource::new(RegionSpec { layout, extents, addresses, grant }, identity, options));
+            if let Some(upgrade) = rdma::upgrade(spin_us) {
+                source.set_upgrade(upgrade);
+            }
             let sink = (mode == RegionMode::Exclusive).then(|| Box::new(source.sink()) as Box<_>);
             let pager = Pager::region(region, bytes, mode, Arc::clone(&source) as Arc<_>, sink, &pager_options)
                 .map_err(|error| errors::pager(&error))?;

@@ -4,10 +4,13 @@
 //! talks to the kernel or to shared memory is in this crate, each block with the invariant it rests on.
 
 pub mod cpu;
+pub mod devmem;
 pub mod event;
 pub mod memory;
+pub mod neighbour;
 pub mod pagemap;
 pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod uffd;
+pub mod watched;

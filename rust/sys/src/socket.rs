@@ -22,7 +22,7 @@ pub enum Wait {
 }
 
 impl Wait {
-    const fn flags(self) -> libc::c_int {
+    pub(crate) const fn flags(self) -> libc::c_int {
         match self {
             Self::No => libc::MSG_DONTWAIT,
             Self::Yes => 0,
@@ -157,17 +157,17 @@ fn check(result: libc::ssize_t) -> io::Result<usize> {
 }
 
 /// The kernel's form of a span list; short lists (header and a few pieces) stay on the stack.
-struct Vectors {
+pub(crate) struct Vectors {
     few: [libc::iovec; 20],
     many: Vec<libc::iovec>,
 }
 
 impl Vectors {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { few: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; 20], many: Vec::new() }
     }
 
-    fn message(&mut self, spans: &[Span]) -> libc::msghdr {
+    pub(crate) fn message(&mut self, spans: &[Span]) -> libc::msghdr {
         let spans = &spans[..spans.len().min(SPANS_MAX)];
         let vector = |span: &Span| libc::iovec { iov_base: span.base().cast(), iov_len: span.len() };
         let (base, count) = if spans.len() <= self.few.len() {

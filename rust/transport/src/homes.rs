@@ -5,14 +5,14 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use weft_pager::source::FetchError;
 
 use crate::peer::{Opened, Peer, PeerAddress};
 use crate::tcp::ConnectOptions;
-use crate::{Identity, TransportError};
+use crate::{Identity, TransportError, Upgrade};
 
 /// One extent of a window, and who lends it.
 #[derive(Clone, Debug)]
@@ -37,6 +37,7 @@ pub struct Homes {
     pub lenders: Vec<String>,
     changing: RwLock<Changing>,
     version: AtomicU64,
+    upgrade: OnceLock<Arc<dyn Upgrade>>,
 }
 
 struct Changing {
@@ -58,7 +59,12 @@ impl Homes {
         assert_eq!(extents.len(), grants.len(), "a grant for each extent");
         assert_eq!(lenders.len(), addresses.len(), "an address, or none, for each lender");
         let changing = RwLock::new(Changing { addresses, grants });
-        Self { identity, options, extents, lenders, changing, version: AtomicU64::new(1) }
+        Self { identity, options, extents, lenders, changing, version: AtomicU64::new(1), upgrade: OnceLock::new() }
+    }
+
+    /// Makes more of the connections that are made from now on. The first word holds.
+    pub fn set_upgrade(&self, upgrade: Arc<dyn Upgrade>) {
+        let _ = self.upgrade.set(upgrade);
     }
 
     /// Takes a renewed grant for every extent.
@@ -154,13 +160,13 @@ impl Links {
                 temporary: true,
             });
         };
-        let link = self.lenders[lender].get_or_insert_with(|| Link {
-            peer: Peer::new(
-                PeerAddress { node: name.clone(), address },
-                Arc::clone(&homes.identity),
-                homes.options.clone(),
-            ),
-            ready: false,
+        let link = self.lenders[lender].get_or_insert_with(|| {
+            let address = PeerAddress { node: name.clone(), address };
+            let mut peer = Peer::new(address, Arc::clone(&homes.identity), homes.options.clone());
+            if let Some(upgrade) = homes.upgrade.get() {
+                peer.set_upgrade(Arc::clone(upgrade));
+            }
+            Link { peer, ready: false }
         });
         // Opening waits for its answers, so nothing else may be outstanding on this lane. Whoever had something outstanding
         // sees by the new lane's number that it must ask again.

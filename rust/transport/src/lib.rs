@@ -7,8 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+mod bypass;
 mod channel;
 mod claimed;
+mod driven;
 mod error;
 mod homes;
 mod identity;
@@ -20,14 +22,23 @@ mod serving;
 mod spin;
 mod store;
 mod tcp;
+mod tcp_driven;
+mod tcpx;
+mod upgrade;
 
+pub use bypass::Bypass;
 pub use claimed::{ClaimedPages, ClaimedSource, NODES_MAX};
+pub use driven::{Driven, Finished, Forgotten, Outcome, Payload, Submission};
 pub use error::TransportError;
 pub use identity::{Identity, PeerIdentity};
 pub use lane::{Lane, Reply, Request};
-pub use peer::{Opened, Peer, PeerAddress, Tier};
+pub use patience::Patience;
+pub use peer::{Opened, Peer, PeerAddress, Tier, zero};
 pub use region::{RegionSink, RegionSource, RegionSpec};
-pub use serving::{Counters, Message, Server, ServerConfig, Ticket};
+pub use serving::{Counters, DESK_TOPICS, Granted, Inbox, Message, MessageSink, Server, ServerConfig, Ticket};
 pub use spin::Spin;
 pub use store::{Extent, PageState, Pages, Store};
 pub use tcp::{ConnectOptions, TcpLane};
+pub use tcp_driven::TcpDriven;
+pub use tcpx::{Devmem, Taken, TcpxDriven, TcpxLane, TcpxOptions};
+pub use upgrade::Upgrade;

@@ -17,7 +17,7 @@ use weft_wire::{
 
 use crate::patience::Patience;
 use crate::tcp::{ConnectOptions, TcpLane};
-use crate::{Identity, Lane, PeerIdentity, Reply, Request, TransportError};
+use crate::{Identity, Lane, PeerIdentity, Reply, Request, TransportError, Upgrade};
 
 /// Pings whose best is taken as the round-trip time of a fresh connection.
 const PINGS: usize = 5;
@@ -94,6 +94,7 @@ pub struct Peer {
     writer: u64,
     /// Counts its connections: what is outstanding on one is not outstanding on the next.
     epoch: u64,
+    upgrade: Option<Arc<dyn Upgrade>>,
 }
 
 impl Peer {
@@ -112,7 +113,13 @@ impl Peer {
             closed: false,
             writer: u64::from_le_bytes(writer),
             epoch: 0,
+            upgrade: None,
         }
+    }
+
+    /// Makes more of this peer's connections, from the next one on.
+    pub fn set_upgrade(&mut self, upgrade: Arc<dyn Upgrade>) {
+        self.upgrade = Some(upgrade);
     }
 
     /// Connects now, and measures the round trip.
@@ -363,7 +370,12 @@ impl Peer {
                 return Err(TransportError::TimedOut { peer: self.address.node.clone(), doing: "connecting" });
             }
             let lane = TcpLane::connect(self.address.address, &self.address.node, &self.identity, &options)?;
-            self.lane = Some(Box::new(lane));
+            self.lane = Some(match &self.upgrade {
+                Some(upgrade) => {
+                    upgrade.upgrade(Box::new(lane), deadline.min(Instant::now() + self.options.timeout))?
+                }
+                None => Box::new(lane),
+            });
             self.epoch += 1;
         }
         Ok(self.lane.as_deref_mut().expect("connected above"))
@@ -478,7 +490,8 @@ pub(crate) fn complete(
     lane.fill(&batch.spans, reply.filled, wanted, deadline).map(|_| ())
 }
 
-fn zero(span: Span) {
+/// Writes zeros over all of it: what a peer says when it sends no bytes.
+pub fn zero(span: Span) {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut done = 0;
     while done < span.len() {

@@ -14,7 +14,7 @@ use crate::channel::{Channel, Place, Router};
 use crate::homes::{ExtentHome, Homes, Links, fetch_error};
 use crate::peer::{Batch, complete};
 use crate::tcp::ConnectOptions;
-use crate::{Identity, TransportError};
+use crate::{Identity, TransportError, Upgrade};
 
 /// Most bytes of one write frame: large enough to hide the turn-round, small enough that a lender's other readers wait
 /// little.
@@ -99,6 +99,11 @@ impl RegionSource {
     /// Takes a lender's new address.
     pub fn set_address(&self, lender: &str, address: SocketAddr) {
         self.homes.set_address(lender, address);
+    }
+
+    /// Makes more of the connections to its lenders than TCP, where that can be had.
+    pub fn set_upgrade(&self, upgrade: Arc<dyn Upgrade>) {
+        self.homes.set_upgrade(upgrade);
     }
 
     /// A way home for what was written.

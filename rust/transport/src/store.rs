@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use weft_sys::memory::{Mapping, PAGE_BYTES, Span};
 use weft_wire::{Code, Range, Refusal};
 
+use crate::bypass::{Bypass, Bypasses};
+
 /// Most extents one server holds: a table a person can still read, far above what one machine lends.
 const EXTENTS_MAX: usize = 65_536;
 
@@ -38,13 +40,19 @@ pub trait Pages: Send + Sync {
     fn state(&self, page: u64) -> PageState;
     /// The memory; it stays mapped for as long as this object lives.
     fn span(&self) -> Span;
+    /// Whether every page always has content, so that nobody need ask page by page.
+    fn is_plain(&self) -> bool {
+        false
+    }
 }
 
 /// Stands before a region's extents.
 #[derive(Debug)]
 pub struct Gate {
+    region_id: String,
     generation: AtomicU64,
     inside: AtomicUsize,
+    bypasses: Arc<Bypasses>,
 }
 
 /// Somebody is inside; leaves when dropped.
@@ -57,8 +65,13 @@ impl Drop for Pass<'_> {
 }
 
 impl Gate {
-    fn new(generation: u64) -> Self {
-        Self { generation: AtomicU64::new(generation), inside: AtomicUsize::new(0) }
+    fn new(region_id: &str, generation: u64, bypasses: Arc<Bypasses>) -> Self {
+        Self {
+            region_id: region_id.to_owned(),
+            generation: AtomicU64::new(generation),
+            inside: AtomicUsize::new(0),
+            bypasses,
+        }
     }
 
     /// The lowest generation that may pass.
@@ -83,7 +96,9 @@ impl Gate {
 
     fn raise(&self, generation: u64, deadline: Instant) -> bool {
         self.generation.fetch_max(generation, Ordering::SeqCst);
-        self.drained(deadline)
+        // Raised first, so that whoever gives keys out either sees the new generation or is asked to take them back.
+        let closed = self.bypasses.all(|bypass| bypass.raise(&self.region_id, generation));
+        self.drained(deadline) && closed
     }
 
     /// Lets only `generation` and newer in, for a moment's time. For whoever opens an exclusive grant: it may know of the
@@ -150,7 +165,8 @@ impl Extent {
             }
         }
         // Whoever passed before the epoch was taken is inside the gate until its bytes are down.
-        if self.gate.drained(Instant::now() + DRAIN_MAX) {
+        let fenced = self.gate.bypasses.all(|bypass| bypass.fence(writer, epoch));
+        if self.gate.drained(Instant::now() + DRAIN_MAX) && fenced {
             return Ok(());
         }
         Err(Refusal::new(Code::Busy, "bytes of an older connection are still landing; open again"))
@@ -168,6 +184,15 @@ impl Extent {
     /// Whether it was released since; a connection may still know it.
     pub fn is_released(&self) -> bool {
         self.released.load(Ordering::Acquire)
+    }
+
+    /// The whole memory, if keys to it may be given out: it is this machine's own, and present from end to end. A window
+    /// whose pages come and go is nobody's to pin.
+    pub fn pinnable(&self) -> Option<Span> {
+        match &self.memory {
+            Memory::Lent { mapping, .. } => Some(mapping.span()),
+            Memory::Owned(pages) => pages.is_plain().then(|| pages.span()),
+        }
     }
 
     fn span(&self) -> Span {
@@ -231,6 +256,9 @@ impl Extent {
 
     /// Whether no page of `range` was ever written.
     pub fn is_zero(&self, range: Range) -> bool {
+        if matches!(&self.memory, Memory::Owned(pages) if pages.is_plain()) {
+            return false;
+        }
         let (first, last) = pages_of(range);
         (first..=last).all(|page| self.page(page) == PageState::Zero)
     }
@@ -253,6 +281,7 @@ fn pages_of(range: Range) -> (u64, u64) {
 pub struct Store {
     extents: RwLock<HashMap<(String, u32), Arc<Extent>>>,
     gates: Mutex<HashMap<String, Arc<Gate>>>,
+    bypasses: Arc<Bypasses>,
 }
 
 impl Store {
@@ -308,7 +337,7 @@ impl Store {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .entry(region_id.to_owned())
-                .or_insert_with(|| Arc::new(Gate::new(generation))),
+                .or_insert_with(|| Arc::new(Gate::new(region_id, generation, Arc::clone(&self.bypasses)))),
         );
         gate.generation.fetch_max(generation, Ordering::SeqCst);
         let extent = Arc::new(Extent {
@@ -349,6 +378,21 @@ impl Store {
         if !extents.keys().any(|(id, _)| id == region_id) {
             self.gates.lock().unwrap_or_else(PoisonError::into_inner).remove(region_id);
         }
+        drop(extents);
+        self.bypasses.all(|bypass| {
+            bypass.release(region_id, index);
+            true
+        });
+    }
+
+    /// Tells `bypass` of every right that ends, from now on.
+    pub fn tell(&self, bypass: Arc<dyn Bypass>) {
+        self.bypasses.add(bypass);
+    }
+
+    /// Tells it no more. It has taken back what it gave.
+    pub fn tell_no_more(&self, bypass: &Arc<dyn Bypass>) {
+        self.bypasses.remove(bypass);
     }
 
     /// One extent, if it is served.
@@ -402,7 +446,7 @@ mod tests {
 
     #[test]
     fn raising_the_gate_waits_for_whoever_is_inside_and_then_refuses_the_older() {
-        let gate = Gate::new(1);
+        let gate = Gate::new("r1", 1, Arc::default());
         let pass = gate.enter(1).map_err(|refusal| refusal.code).unwrap();
         assert!(!gate.raise(2, Instant::now()));
         drop(pass);

@@ -18,7 +18,7 @@ use weft_wire::{
 use crate::{Identity, Lane, PeerIdentity, Reply, Request, Spin, TransportError};
 
 /// How long one sleep may last before the deadline is looked at again.
-const SLEEP_SLICE: Duration = Duration::from_millis(50);
+pub(crate) const SLEEP_SLICE: Duration = Duration::from_millis(50);
 /// Requests posted and not completed on one lane; what bounds the server's work and our book.
 const OUTSTANDING_MAX: usize = 256;
 /// Longest sentence of a refusal that is kept, in bytes.
@@ -112,6 +112,15 @@ impl TcpLane {
         }
         self.peer = PeerIdentity { name: server.name, incarnation: server.incarnation };
         Ok(())
+    }
+
+    /// The connection by itself, for a driver that never waits. Nothing may be outstanding.
+    pub(crate) fn into_stream(mut self) -> std::io::Result<(TcpStream, PeerIdentity, u64)> {
+        assert!(self.outstanding.is_empty() && self.begun.is_none(), "a lane is handed over between requests");
+        let stream = self.stream.try_clone()?;
+        // The duplicate lives on: dropping this must not end the connection.
+        self.open = false;
+        Ok((stream, self.peer.clone(), self.request_next))
     }
 
     /// One request with a small payload and its small answer, whatever kind that has.
@@ -413,12 +422,12 @@ impl Drop for TcpLane {
     }
 }
 
-fn spans_bytes(spans: &[Span]) -> usize {
+pub(crate) fn spans_bytes(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.len()).sum()
 }
 
 /// What is left of `spans` after `skip` bytes, up to `end` bytes from the start.
-fn tail(spans: &[Span], skip: usize, end: usize) -> Vec<Span> {
+pub(crate) fn tail(spans: &[Span], skip: usize, end: usize) -> Vec<Span> {
     let mut rest = Vec::with_capacity(spans.len());
     let (mut skip, mut left) = (skip, end - skip);
     for span in spans {

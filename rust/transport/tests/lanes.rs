@@ -5,7 +5,8 @@ mod world;
 use std::time::Duration;
 
 use weft_sys::memory::Span;
-use weft_transport::{Identity, Lane, Request, Server, ServerConfig, TcpLane, TransportError};
+use weft_transport::{Identity, Lane, Request, Server, ServerConfig, TcpLane, TcpxLane, TcpxOptions, TransportError};
+use weft_unpack::Order;
 use weft_wire::{Code, Flags, Header, Kind, Range};
 use world::*;
 
@@ -15,7 +16,21 @@ fn tcp(server: &weft_transport::Server) -> Box<dyn Lane> {
     Box::new(TcpLane::connect(server.address(), "lender", &borrower(), &options()).expect("the lender is up"))
 }
 
-const LANES: [(&str, Connect); 1] = [("tcp", tcp)];
+fn tcpx_with(server: &weft_transport::Server, options: TcpxOptions) -> Box<dyn Lane> {
+    let address = server.address();
+    Box::new(TcpxLane::connect(address, "lender", &borrower(), &self::options(), options).expect("the lender is up"))
+}
+
+fn tcpx(server: &weft_transport::Server) -> Box<dyn Lane> {
+    tcpx_with(server, TcpxOptions::default())
+}
+
+/// As a card would: pages in no order, and fewer of them than one answer needs.
+fn tcpx_shuffled(server: &weft_transport::Server) -> Box<dyn Lane> {
+    tcpx_with(server, TcpxOptions { bounce_bytes: 23 * 4096, order: Order::Shuffled(7) })
+}
+
+const LANES: [(&str, Connect); 3] = [("tcp", tcp), ("tcpx", tcpx), ("tcpx, shuffled", tcpx_shuffled)];
 
 fn on_every_lane(test: impl Fn(&weft_transport::Server, &mut dyn Lane)) {
     for (name, connect) in LANES {

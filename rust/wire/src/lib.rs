@@ -6,19 +6,25 @@
 
 #![forbid(unsafe_code)]
 
+mod advert;
 mod code;
 mod grant;
 mod handshake;
 mod header;
+mod item;
 mod opening;
 mod range;
+mod words;
 
+pub use advert::Advert;
 pub use code::{Code, Refusal};
 pub use grant::{Grant, GrantError, Mode, Rights, grant_key};
 pub use handshake::{ClientHello, ClientProof, Hello, ServerHello, hello_key};
 pub use header::{Flags, HEADER_BYTES, Header, Kind, MAGIC, VERSION, WireError};
+pub use item::{ITEM_BYTES, Item};
 pub use opening::{OPENING_BYTES, decode_opening, encode_opening};
 pub use range::{RANGE_BYTES, Range, decode_ranges, encode_ranges, total_bytes};
+pub use words::{ENVELOPE_BYTES, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
 /// Largest payload of one frame, in bytes: a bulk transfer is cut at this, so that no peer can make another hold more.
 pub const PAYLOAD_BYTES_MAX: u64 = 64 << 20;

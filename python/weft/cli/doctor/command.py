@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from weft.cli.connection import connect, coordinator_option, json_option
-from weft.cli.doctor.devices import check_gpu, check_kvm, check_rdma
+from weft.cli.doctor.devices import check_devmem, check_gpu, check_kvm, check_rdma
 from weft.cli.doctor.finding import Finding, missing, ok
 from weft.cli.doctor.machine import check_memory, check_processors, usable_processors
 from weft.cli.doctor.network import check_congestion, check_ports
@@ -42,8 +42,9 @@ def doctor(coordinator: str | None, as_json: bool) -> None:
 
 def examine(coordinator: str | None) -> list[Finding]:
     """Every finding, what Weft stands on first."""
+    report = report_machine()
     return [
-        *check_userfaultfd(report_machine()),
+        *check_userfaultfd(report),
         check_memory(measure_memory()),
         check_processors(usable_processors()),
         check_ports(PORT_FIRST, PORT_LAST),
@@ -52,6 +53,7 @@ def examine(coordinator: str | None) -> list[Finding]:
         check_rdma(_ROOT),
         check_kvm(_ROOT),
         check_gpu(_ROOT),
+        check_devmem(report),
     ]
 
 

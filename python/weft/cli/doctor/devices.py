@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from weft.cli.doctor.finding import Finding, limited, missing, ok
@@ -113,3 +114,15 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def check_devmem(report: Mapping[str, str | int | bool]) -> Finding:
+    """Whether TCP can leave payload in a device's memory; the kernel's half, which can be asked without a card."""
+    if report["tcp_devmem"]:
+        return ok("devmem TCP", "the kernel has it; whether a network card does cannot be asked without binding one")
+    return missing(
+        "devmem TCP",
+        str(report["tcp_devmem_error"]),
+        meaning="payload for a device's memory goes through a bounce buffer of this machine",
+        remedy="nothing to do; with a card that can, use Linux 6.12 or newer with CONFIG_NET_DEVMEM",
+    )

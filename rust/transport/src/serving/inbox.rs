@@ -27,12 +27,23 @@ pub struct Ticket {
 pub struct Message {
     /// Who sent it, as proved in the handshake.
     pub sender: String,
+    /// The sender's life, as it said in the handshake.
+    pub incarnation: u64,
     /// What it is about.
     pub topic: u64,
     /// Its content.
     pub payload: Vec<u8>,
     /// Where its answer goes; none when the sender wants none.
     pub ticket: Option<Ticket>,
+}
+
+/// Takes messages where they arrive, in place of the inbox: on the thread that serves the sender, so it never waits.
+pub trait MessageSink: Send + Sync {
+    /// Takes a message in, and says what to answer when the sender waits for one.
+    ///
+    /// # Errors
+    /// The refusal the sender gets; nothing of the message is kept then.
+    fn take(&self, message: Message) -> Result<Vec<u8>, Refusal>;
 }
 
 #[derive(Default)]

@@ -13,5 +13,6 @@ mod requests;
 mod server;
 
 pub use counters::Counters;
-pub use inbox::{Message, Ticket};
+pub use inbox::{Inbox, Message, MessageSink, Ticket};
+pub use requests::{DESK_TOPICS, Granted};
 pub use server::{Server, ServerConfig};

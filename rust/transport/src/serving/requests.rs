@@ -3,7 +3,8 @@
 //! A [`Session`] is what one connection has proved and opened. A frame is judged from its header and ranges before its
 //! payload is received, so that bytes that will be refused are never stored.
 
-use std::sync::{Arc, Weak};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use weft_sys::memory::Span;
 use weft_wire::{
@@ -12,12 +13,15 @@ use weft_wire::{
 };
 
 use super::Counters;
-use super::inbox::{Inbox, Message, Ticket};
+use super::inbox::{Inbox, Message, MessageSink, Ticket};
 use crate::store::{Extent, PageState, Store};
 use crate::{Identity, PeerIdentity};
 
 /// Grants one connection may have open: every extent of a large region for a few processes' worth of attachments.
 const HANDLES_MAX: usize = 16_384;
+
+/// Topics that only ever belong to a desk (see [`super::Server::open_desk`]): "WRD" and a byte.
+pub const DESK_TOPICS: RangeInclusive<u64> = 0x5752_4400..=0x5752_44ff;
 
 /// What every connection of a server shares.
 pub struct Shared {
@@ -29,8 +33,86 @@ pub struct Shared {
     pub counters: Counters,
     /// What peers sent.
     pub inbox: Inbox,
+    /// Who takes the messages of which topics past the inbox.
+    pub desks: RwLock<Vec<(RangeInclusive<u64>, Arc<Inbox>)>>,
+    /// Who takes messages instead of the inbox.
+    pub sink: Option<Arc<dyn MessageSink>>,
     /// Milliseconds of the Unix clock, for the ends of grants.
     pub now_ms: fn() -> u64,
+}
+
+/// A grant that was presented and found good.
+pub struct Granted {
+    /// What it is for.
+    pub extent: Arc<Extent>,
+    /// Under which generation.
+    pub generation: u64,
+    /// To do what.
+    pub rights: Rights,
+    /// Until when, in milliseconds of the Unix clock.
+    pub expires_at_ms: u64,
+    /// Who presented it, and over which of its connections.
+    pub writer: (u64, u64),
+}
+
+impl Shared {
+    /// The queue of a topic's messages: a desk's, or everybody's.
+    fn put(&self, message: Message) -> Result<(), Refusal> {
+        let desks = self.desks.read().unwrap_or_else(PoisonError::into_inner);
+        match desks.iter().find(|(topics, _)| topics.contains(&message.topic)) {
+            Some((_, desk)) => desk.put(message),
+            // Its sender waits for an answer that nobody here would give.
+            None if DESK_TOPICS.contains(&message.topic) => {
+                Err(Refusal::new(Code::NotSupported, format!("{} has no RDMA", self.identity.name)))
+            }
+            None => self.inbox.put(message),
+        }
+    }
+
+    /// Judges an opening: the grant, its time, whether the extent is there, and whether a newer holder or a newer
+    /// connection of the same writer exists.
+    ///
+    /// # Errors
+    /// The refusal the presenter gets.
+    pub fn examine(&self, index: u64, incarnation: u64, opening: &[u8]) -> Result<Granted, Refusal> {
+        let (writer, epoch, grant) =
+            decode_opening(opening).map_err(|cause| Refusal::new(Code::GrantForged, cause.to_string()))?;
+        let grant = Grant::verify(grant, &self.identity.grant_key).map_err(|error| match error {
+            GrantError::Malformed(what) => Refusal::new(Code::GrantForged, format!("this is no grant: {what}")),
+            GrantError::Forged => {
+                Refusal::new(Code::GrantForged, "the grant was not minted with this cluster's secret")
+            }
+        })?;
+        if grant.cluster_id != self.identity.cluster_id {
+            return Err(Refusal::new(Code::WrongCluster, "the grant is another cluster's"));
+        }
+        still_good(self, grant.expires_at_ms, &grant.region_id)?;
+        let lost = || lost(self, &grant.region_id, index);
+        let index = u32::try_from(index).map_err(|_| lost())?;
+        // A lender that came back is another life and holds nothing of the last: its memory would read as zeros.
+        if incarnation != self.identity.incarnation {
+            return Err(lost());
+        }
+        let extent = self.store.find(&grant.region_id, index).ok_or_else(lost)?;
+        // The newest exclusive holder fences the older by arriving, should the coordinator's word have been lost.
+        if grant.mode == Mode::Exclusive
+            && grant.generation > extent.gate.generation()
+            && !extent.gate.raise_soon(grant.generation)
+        {
+            return Err(Refusal::new(Code::Busy, "requests of an older generation are still under way; open again"));
+        }
+        drop(extent.gate.enter(grant.generation)?);
+        if grant.rights.can_write() {
+            extent.take_writer(writer, epoch)?;
+        }
+        Ok(Granted {
+            extent,
+            generation: grant.generation,
+            rights: grant.rights,
+            expires_at_ms: grant.expires_at_ms,
+            writer: (writer, epoch),
+        })
+    }
 }
 
 enum Stage {
@@ -206,54 +288,25 @@ impl Session {
     }
 
     fn open(&mut self, shared: &Shared, header: &Header, payload: &[u8]) -> Result<Answer, Refusal> {
-        let (writer, epoch, grant) =
-            decode_opening(payload).map_err(|cause| Refusal::new(Code::GrantForged, cause.to_string()))?;
-        let grant = Grant::verify(grant, &shared.identity.grant_key).map_err(|error| match error {
-            GrantError::Malformed(what) => Refusal::new(Code::GrantForged, format!("this is no grant: {what}")),
-            GrantError::Forged => {
-                Refusal::new(Code::GrantForged, "the grant was not minted with this cluster's secret")
-            }
-        })?;
-        if grant.cluster_id != shared.identity.cluster_id {
-            return Err(Refusal::new(Code::WrongCluster, "the grant is another cluster's"));
-        }
-        still_good(shared, grant.expires_at_ms, &grant.region_id)?;
-        let lost = || lost(shared, &grant.region_id, header.offset);
-        let index = u32::try_from(header.offset).map_err(|_| lost())?;
-        // A lender that came back is another life and holds nothing of the last: its memory would read as zeros.
-        if header.tag != shared.identity.incarnation {
-            return Err(lost());
-        }
-        let extent = shared.store.find(&grant.region_id, index).ok_or_else(lost)?;
-        // The newest exclusive holder fences the older by arriving, should the coordinator's word have been lost.
-        if grant.mode == Mode::Exclusive
-            && grant.generation > extent.gate.generation()
-            && !extent.gate.raise_soon(grant.generation)
-        {
-            return Err(Refusal::new(Code::Busy, "requests of an older generation are still under way; open again"));
-        }
-        drop(extent.gate.enter(grant.generation)?);
-        if grant.rights.can_write() {
-            extent.take_writer(writer, epoch)?;
-        }
+        let granted = shared.examine(header.offset, header.tag, payload)?;
         if self.handles.len() == HANDLES_MAX {
             return Err(Refusal::new(Code::TooLarge, format!("{HANDLES_MAX} grants are open on this connection")));
         }
+        let mut reply = Header::new(Kind::Reply, header.request);
+        reply.offset = granted.extent.size_bytes();
+        reply.tag = granted.generation;
         self.handles.push(Handle {
-            extent: Arc::downgrade(&extent),
-            region_id: grant.region_id,
-            index,
-            generation: grant.generation,
-            rights: grant.rights,
-            expires_at_ms: grant.expires_at_ms,
-            writer,
-            epoch,
+            extent: Arc::downgrade(&granted.extent),
+            region_id: granted.extent.region_id.clone(),
+            index: granted.extent.index,
+            generation: granted.generation,
+            rights: granted.rights,
+            expires_at_ms: granted.expires_at_ms,
+            writer: granted.writer.0,
+            epoch: granted.writer.1,
         });
         Counters::add(&shared.counters.grants_opened, 1);
-        let mut reply = Header::new(Kind::Reply, header.request);
         reply.handle = self.handles.len() as u64;
-        reply.offset = extent.size_bytes();
-        reply.tag = grant.generation;
         Ok(Answer::Frame(reply, Vec::new()))
     }
 
@@ -266,8 +319,25 @@ impl Session {
                 connection: self.connection,
                 request: header.request,
             });
-            let message = Message { sender: peer.name.clone(), topic: header.tag, payload, ticket };
-            if let Err(refusal) = shared.inbox.put(message) {
+            let message = Message {
+                sender: peer.name.clone(),
+                incarnation: peer.incarnation,
+                topic: header.tag,
+                payload,
+                ticket,
+            };
+            if let Some(sink) = shared.sink.as_ref().filter(|_| !DESK_TOPICS.contains(&header.tag)) {
+                return match sink.take(message) {
+                    Ok(answer) => {
+                        let mut reply = Header::new(Kind::Reply, header.request);
+                        let answer = if ticket.is_some() { answer } else { Vec::new() };
+                        reply.length = answer.len() as u64;
+                        Answer::Frame(reply, answer)
+                    }
+                    Err(refusal) => Answer::Refuse(refusal),
+                };
+            }
+            if let Err(refusal) = shared.put(message) {
                 return Answer::Refuse(refusal);
             }
             if ticket.is_some() {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use weft_sys::socket::{self, Options};
 
 use super::Counters;
 use super::event_loop::{EventLoop, Mailbox};
-use super::inbox::{Inbox, Message, Ticket};
-use super::requests::Shared;
-use weft_wire::Refusal;
+use super::inbox::{Inbox, Message, MessageSink, Ticket};
+use super::requests::{Granted, Shared};
+use weft_wire::{Code, Refusal};
 
 use crate::{Identity, Store};
 
@@ -61,6 +61,18 @@ impl Server {
     /// # Errors
     /// `AddrInUse` when every port of the range is taken; whatever else binding or starting threads meets.
     pub fn start(identity: Identity, config: ServerConfig) -> io::Result<Self> {
+        Self::start_with(identity, config, None)
+    }
+
+    /// As [`Server::start`], with `sink` in place of the inbox.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(
+        identity: Identity,
+        config: ServerConfig,
+        sink: Option<Arc<dyn MessageSink>>,
+    ) -> io::Result<Self> {
         let listener = socket::listen(config.host, config.ports.clone())?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -68,6 +80,8 @@ impl Server {
             store: Store::default(),
             counters: Counters::default(),
             inbox: Inbox::default(),
+            desks: RwLock::default(),
+            sink,
             now_ms: config.now_ms,
         });
         // One loop for two CPUs: the other is the client's. Connections are independent, so more loops need no sharing.
@@ -124,6 +138,36 @@ impl Server {
         if let Some(mailbox) = self.mailboxes.get(ticket.event_loop) {
             mailbox.answer(ticket.connection, ticket.request, answer);
         }
+    }
+
+    /// A queue of its own for the messages of these topics: whoever asked takes and answers them, nobody else sees them.
+    /// The newest desk of a topic has it.
+    pub fn open_desk(&self, topics: RangeInclusive<u64>) -> Arc<Inbox> {
+        let desk = Arc::new(Inbox::default());
+        self.shared.desks.write().unwrap_or_else(PoisonError::into_inner).insert(0, (topics, Arc::clone(&desk)));
+        desk
+    }
+
+    /// Closes a desk, and refuses what nobody took from it; later messages of its topics are nobody's.
+    pub fn close_desk(&self, desk: &Arc<Inbox>) {
+        self.shared
+            .desks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, known)| !Arc::ptr_eq(known, desk));
+        while let Some(message) = desk.take(Duration::ZERO) {
+            if let Some(ticket) = message.ticket {
+                self.answer(ticket, Err(Refusal::new(Code::NotSupported, "the desk it was meant for has closed")));
+            }
+        }
+    }
+
+    /// Judges an opening that came by another way than an `open`, as an `open` is judged.
+    ///
+    /// # Errors
+    /// The refusal its presenter gets.
+    pub fn examine(&self, index: u64, incarnation: u64, opening: &[u8]) -> Result<Granted, Refusal> {
+        self.shared.examine(index, incarnation, opening)
     }
 
     /// Stops accepting, finishes answers under way within the drain deadline, and ends. Twice is once.

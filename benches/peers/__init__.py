@@ -1,0 +1,1 @@
+"""Weft beside its peers and the floor: `make bench-peers`."""

@@ -1,0 +1,333 @@
+"""`Endpoint`: one process's end of transfers, its registered memory, and the peers it knows.
+
+    with Endpoint.listen(secret=secret) as endpoint, endpoint.register(buffer) as memory:
+        advert = memory.advertise()
+
+docs/transfers.md says what all of it promises. Methods that end in `_now` wait and are the shortest way; the others
+return a `Transfer` at once. Times are milliseconds; None is a transfer's own deadline.
+"""
+
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from msgspec import Struct
+
+from weft import _native
+from weft._native import Advert
+from weft.dataplane.buffers import memory_of
+from weft.dataplane.metadata import Metadata
+from weft.dataplane.transfer import Transfer
+from weft.model.errors import BadArgument
+from weft.model.policy import ADVERT_MS, CONNECT_MS_MAX, DRAIN_MS_MAX, SPIN_US_MAX
+
+_log = logging.getLogger(__name__)
+
+__all__ = [
+    "TRANSPORTS",
+    "Advert",
+    "Endpoint",
+    "EndpointStatus",
+    "Item",
+    "Notification",
+    "Peer",
+    "PeerStatus",
+    "Registration",
+]
+
+TRANSPORTS: Final = ("ipc", "rdma", "tcp", "tcpx")
+"""Best first: `ipc` and `rdma` where they work, else TCP. `tcpx`, TCP through a bounce buffer, only when asked for."""
+
+Item = tuple[Advert, int, Any]
+"""A part of a vector: an advert, an offset in it, and the buffer beside it."""
+
+
+class Notification(Struct, frozen=True, kw_only=True):
+    """What a peer wanted to be known."""
+
+    sender: str
+    name: bytes
+    content: bytes
+
+
+class PeerStatus(Struct, frozen=True, kw_only=True):
+    """A peer, and the transport its last lane for data came up on."""
+
+    name: str
+    host: str
+    port: int
+    transport: str
+
+
+class EndpointStatus(Struct, frozen=True, kw_only=True):
+    """What an endpoint is doing. A backing is what transports keep for a range; registrations inside it share it."""
+
+    peers: tuple[PeerStatus, ...]
+    registrations: int
+    backings: int
+    backings_made: int
+    backings_shared: int
+    adverts: int
+    transfers: int
+
+
+class Registration:
+    """Memory of this process that may be advertised. A context manager that releases it."""
+
+    def __init__(self, endpoint: _native.Endpoint, number: int, size_bytes: int) -> None:
+        self._endpoint = endpoint
+        self._released = False
+        self.number = number
+        self.size_bytes = size_bytes
+
+    def advertise(
+        self, offset: int = 0, size_bytes: int | None = None, *, writable: bool = True, lasts_ms: int = ADVERT_MS
+    ) -> Advert:
+        """A right to reach a part of it, all of it if nothing is said. Raises `OutOfRange`."""
+        size = self.size_bytes - offset if size_bytes is None else size_bytes
+        if offset < 0 or size <= 0:
+            raise BadArgument(f"a part of {size} bytes at {offset} is none; offset and size_bytes are not negative")
+        return self._endpoint.advertise(self.number, offset, size, writable, lasts_ms)
+
+    def withdraw(self, advert: Advert) -> None:
+        """Takes one right back: nobody uses it any more when this returns."""
+        self._endpoint.withdraw(advert.buffer)
+
+    def release(self) -> None:
+        """Takes every right back and lets go of the memory. Twice is once. Raises `Busy` while a peer is inside."""
+        if not self._released:
+            self._endpoint.release(self.number)
+            self._released = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Peer:
+    """The way to another endpoint. For any thread; a context manager that gives it up."""
+
+    def __init__(self, native: _native.Peer) -> None:
+        self._native = native
+        self.read_raw: Final = native.read_now
+        """`read_now` for buffers alone, by position: advert, offset, into, timeout_ms."""
+
+    @property
+    def name(self) -> str:
+        """What it calls itself, as it proved."""
+        return self._native.name
+
+    @property
+    def incarnation(self) -> int:
+        """Which life of it this is."""
+        return self._native.incarnation
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return self._native.host, self._native.port
+
+    @property
+    def transport(self) -> str:
+        """The transport its last lane for data came up on."""
+        return self._native.transport
+
+    def read_now(self, advert: Advert, into: Any, *, offset: int = 0, timeout_ms: int | None = None) -> int:
+        """Fills `into` from `offset` of what was advertised, and returns how many bytes that were."""
+        return self._native.read_now(advert, offset, memory_of(into), timeout_ms)
+
+    def write_now(self, advert: Advert, data: Any, *, offset: int = 0, timeout_ms: int | None = None) -> int:
+        """Puts `data` at `offset` of what was advertised. The owner has the bytes when this returns."""
+        return self._native.write_now(advert, offset, memory_of(data), timeout_ms)
+
+    def readv_now(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> int:
+        """Many reads in one: parts of one advert travel together. Whole or not at all."""
+        return self._native.readv_now(_vector(items), timeout_ms)
+
+    def writev_now(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> int:
+        """Many writes in one. What is wrong with any part is refused before a byte moves."""
+        return self._native.writev_now(_vector(items), timeout_ms)
+
+    def read(self, advert: Advert, into: Any, *, offset: int = 0, timeout_ms: int | None = None) -> Transfer:
+        """As `read_now`, while the caller does something else."""
+        return Transfer(self._native.read(advert, offset, memory_of(into), timeout_ms))
+
+    def write(self, advert: Advert, data: Any, *, offset: int = 0, timeout_ms: int | None = None) -> Transfer:
+        """As `write_now`, while the caller does something else. `data` must not change until it has ended."""
+        return Transfer(self._native.write(advert, offset, memory_of(data), timeout_ms))
+
+    def readv(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> Transfer:
+        """As `readv_now`, while the caller does something else."""
+        return Transfer(self._native.readv(_vector(items), timeout_ms))
+
+    def writev(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> Transfer:
+        """As `writev_now`, while the caller does something else."""
+        return Transfer(self._native.writev(_vector(items), timeout_ms))
+
+    def send(self, data: Any, *, tag: int = 0, timeout_ms: int | None = None) -> Transfer:
+        """Sends to the next receive of `tag` that the peer posts; done once it has the bytes."""
+        return Transfer(self._native.send(tag, memory_of(data), timeout_ms))
+
+    def recv(self, into: Any, *, tag: int = 0, timeout_ms: int | None = None) -> Transfer:
+        """Receives the peer's next send of `tag`; done with as many bytes as came."""
+        return Transfer(self._native.receive(tag, memory_of(into), timeout_ms))
+
+    def notify(self, name: bytes, content: Any = b"", *, timeout_ms: int | None = None) -> Transfer:
+        """Lets the peer know something; done once it has it, behind every write that was done before."""
+        return Transfer(self._native.notify(name, memory_of(content), timeout_ms))
+
+    def close(self) -> None:
+        """Gives the peer up: what is under way with it fails as closed."""
+        self._native.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Endpoint:
+    """One process's end of transfers. Made by `Endpoint.listen`; a context manager that closes it."""
+
+    def __init__(self, native: _native.Endpoint, *, name: str, incarnation: int, cluster_id: bytes) -> None:
+        self._native = native
+        self._said: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self.name = name
+        self.incarnation = incarnation
+        self.cluster_id = cluster_id
+
+    @classmethod
+    def listen(
+        cls,
+        *,
+        secret: bytes,
+        name: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        cluster_id: bytes | None = None,
+        congestion: str | None = None,
+        connect_timeout_ms: int = CONNECT_MS_MAX,
+        transport: str | None = None,
+    ) -> Self:
+        """Listens at `host`, at a port of the kernel's choice if none is said.
+
+        Endpoints that hold one secret know each other; a cluster's have its `cluster_id` too. `transport` keeps to one
+        of `TRANSPORTS`; without it the best that works is taken, for each peer by itself.
+        """
+        if transport not in (None, *TRANSPORTS):
+            raise BadArgument(f"transport is one of {', '.join(TRANSPORTS)}, not {transport!r}")
+        incarnation = secrets.randbits(63) | 1
+        name = name or f"{socket.gethostname()}-{os.getpid()}-{incarnation & 0xFFFF:04x}"
+        cluster = cluster_id or hashlib.sha256(b"weft endpoints " + secret).digest()[:16]
+        native = _native.Endpoint(
+            host=host,
+            port_first=port,
+            port_last=port,
+            cluster_id=cluster,
+            secret=secret,
+            name=name,
+            incarnation=incarnation,
+            congestion=congestion,
+            spin_us=SPIN_US_MAX,
+            connect_timeout_ms=connect_timeout_ms,
+            drain_timeout_ms=DRAIN_MS_MAX,
+            ipc=transport in (None, "ipc"),
+            bounce=transport == "tcpx",
+            rdma=transport in (None, "rdma"),
+        )
+        return cls(native, name=name, incarnation=incarnation, cluster_id=cluster)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens; the port is the real one."""
+        return self._native.host, self._native.port
+
+    @property
+    def metadata(self) -> bytes:
+        """What another process needs to connect here. It holds no secret."""
+        host, port = self.address
+        return Metadata(host=host, port=port).encode()
+
+    def register(self, thing: Any) -> Registration:
+        """Lets a buffer, an array or a tensor be advertised; it stays in place until it is released."""
+        number, size_bytes = self._native.register(memory_of(thing))
+        return Registration(self._native, number, size_bytes)
+
+    def register_address(self, base: int, size_bytes: int) -> Registration:
+        """The same for memory that the caller keeps in place, by its address."""
+        return Registration(self._native, self._native.register_address(base, size_bytes), size_bytes)
+
+    def connect(self, where: bytes | tuple[str, int], *, timeout_ms: int | None = None) -> Peer:
+        """Connects to another endpoint, by its metadata or its address."""
+        host, port = _address(where)
+        return self._met(self._native.connect(host, port, timeout_ms))
+
+    def accept(self, timeout_ms: int) -> Peer | None:
+        """The next endpoint that connected here, None when none did in time."""
+        native = self._native.accept(timeout_ms)
+        return None if native is None else self._met(native)
+
+    def notifications(self, timeout_ms: int = 0) -> list[Notification]:
+        """All notifications that arrived, oldest first, waiting for one at most so long."""
+        return [
+            Notification(sender=sender, name=name, content=content)
+            for sender, name, content in self._native.notifications(timeout_ms)
+        ]
+
+    def status(self) -> EndpointStatus:
+        """What it is doing, and which transport each peer is reached by."""
+        report: dict[str, Any] = self._native.status()
+        peers = tuple(
+            PeerStatus(name=name, host=host, port=port, transport=transport)
+            for name, host, port, transport in report.pop("peers")
+        )
+        return EndpointStatus(peers=peers, **report)
+
+    def counters(self) -> dict[str, int]:
+        """What its server counted: connections, bytes, refusals by code."""
+        return self._native.counters()
+
+    def close(self) -> None:
+        """Ends everything: transfers under way fail as closed. Twice is once."""
+        self._native.close()
+
+    def _met(self, native: _native.Peer) -> Peer:
+        # Aloud, because a slow path taken in silence is what people look for longest.
+        with self._lock:
+            if self._said.get(native.name) != native.transport:
+                self._said[native.name] = native.transport
+                _log.info("%s is reached at %s:%d by %s", native.name, native.host, native.port, native.transport)
+        return Peer(native)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _vector(items: Iterable[Item]) -> list[Item]:
+    return [(advert, offset, memory_of(thing)) for advert, offset, thing in items]
+
+
+def _address(where: bytes | tuple[str, int]) -> tuple[str, int]:
+    if isinstance(where, bytes):
+        metadata = Metadata.decode(where)
+        return metadata.host, metadata.port
+    return where

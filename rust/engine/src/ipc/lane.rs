@@ -1,0 +1,335 @@
+//! The other side: a lane whose reads and writes are one copy by the kernel, made by whoever drives it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use weft_sys::event::{self, Interest};
+use weft_sys::memory::Span;
+use weft_sys::neighbour::{Conversation, RECORD_BYTES_MAX, Remote, Slate, read_memory, user, write_memory};
+use weft_transport::{Driven, Finished, Forgotten, Outcome, Payload, PeerIdentity, Submission, TransportError};
+use weft_wire::{Code, Header, Kind, Range, Refusal};
+
+use crate::ipc::{GRANTED, GRANTED_BYTES, HELLO_BYTES, MAGIC};
+use crate::link::Shortcut;
+
+/// Most bytes one turn copies: other lanes of the same driver wait meanwhile.
+const TURN_BYTES_MAX: u64 = 4 << 20;
+
+/// A process of the same user on this machine.
+pub struct Neighbour {
+    socket: String,
+    peer: PeerIdentity,
+    now_ms: fn() -> u64,
+}
+
+impl Neighbour {
+    /// The one that listens under this name.
+    pub fn new(socket: String, peer: PeerIdentity, now_ms: fn() -> u64) -> Self {
+        Self { socket, peer, now_ms }
+    }
+
+    fn unreachable(&self, cause: io::Error) -> TransportError {
+        TransportError::Unreachable { peer: self.peer.name.clone(), cause }
+    }
+
+    fn connect(&self, deadline: Instant) -> io::Result<IpcLane> {
+        let conversation = Conversation::connect(&self.socket)?;
+        let who = conversation.credentials()?;
+        if who.user != user() || who.process <= 0 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let mut hello = [0u8; RECORD_BYTES_MAX];
+        let (length, descriptor) = loop {
+            match conversation.receive(&mut hello) {
+                Ok(received) => break received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    event::wait_for(conversation.as_fd(), Interest::READ, left.min(Duration::from_millis(50)))?;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let number = |at: usize| u64::from_le_bytes(hello[at..at + 8].try_into().expect("eight bytes"));
+        let Some(descriptor) = descriptor else { return Err(io::ErrorKind::InvalidData.into()) };
+        if length != HELLO_BYTES || hello[..4] != MAGIC || number(4) != self.peer.incarnation {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let slate = Slate::take(descriptor)?;
+        // The first copy shows that the kernel allows copies, and that this process is the one that made the slate.
+        let mut seen = [0u8; 8];
+        read_memory(who.process, &[Remote { base: number(20), length: 8 }], &[Span::of(&mut seen)])?;
+        if u64::from_le_bytes(seen) != number(12) || slate.word().load(Ordering::SeqCst) != number(12) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(IpcLane {
+            conversation,
+            process: who.process,
+            slate,
+            word: number(12),
+            word_at: number(20),
+            peer: self.peer.clone(),
+            now_ms: self.now_ms,
+            asking: VecDeque::new(),
+            unsent: VecDeque::new(),
+            copies: VecDeque::new(),
+            attached: Vec::new(),
+            open: true,
+        })
+    }
+}
+
+impl Shortcut for Neighbour {
+    fn dial(&self, deadline: Instant) -> Result<Box<dyn Driven>, TransportError> {
+        match self.connect(deadline) {
+            Ok(lane) => Ok(Box::new(lane)),
+            Err(cause) => Err(self.unreachable(cause)),
+        }
+    }
+
+    fn transport(&self) -> &'static str {
+        "ipc"
+    }
+}
+
+/// A buffer of the neighbour's, as it was attached.
+struct Attached {
+    place: usize,
+    gate: u32,
+    base: u64,
+    length: u64,
+    writable: bool,
+    expires_at_ms: u64,
+}
+
+struct IpcLane {
+    conversation: Conversation,
+    process: i32,
+    slate: Slate,
+    /// The word on the slate, and where it lies in the owner's memory.
+    word: u64,
+    word_at: u64,
+    peer: PeerIdentity,
+    now_ms: fn() -> u64,
+    /// Attaches sent and not answered; nothing for one that was given up.
+    asking: VecDeque<Option<u64>>,
+    /// Attaches that did not go out yet.
+    unsent: VecDeque<(u64, Vec<u8>)>,
+    copies: VecDeque<Submission>,
+    attached: Vec<Attached>,
+    open: bool,
+}
+
+impl IpcLane {
+    fn lost(&mut self, doing: &'static str, cause: Option<io::Error>) -> TransportError {
+        self.open = false;
+        TransportError::Disconnected { peer: self.peer.name.clone(), doing, cause }
+    }
+
+    fn ask(&mut self) -> Result<bool, TransportError> {
+        let mut moved = false;
+        while let Some((id, record)) = self.unsent.front() {
+            match self.conversation.send(record, None) {
+                Ok(()) => {
+                    self.asking.push_back(Some(*id));
+                    self.unsent.pop_front();
+                    moved = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(self.lost("attaching", Some(error))),
+            }
+        }
+        Ok(moved)
+    }
+
+    fn hear(&mut self, finished: &mut Vec<Finished>) -> Result<bool, TransportError> {
+        let mut record = [0u8; RECORD_BYTES_MAX];
+        let (length, _) = match self.conversation.receive(&mut record) {
+            Ok((0, _)) => return Err(self.lost("waiting for an answer", None)),
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(self.lost("waiting for an answer", Some(error))),
+        };
+        let Some(asked) = self.asking.pop_front() else {
+            return Err(self.lost("hearing what it had not asked for", None));
+        };
+        let outcome = if record[0] == GRANTED && length == GRANTED_BYTES {
+            let short = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("four bytes"));
+            let number = |at: usize| u64::from_le_bytes(record[at..at + 8].try_into().expect("eight bytes"));
+            self.attached.push(Attached {
+                place: short(1) as usize,
+                gate: short(5),
+                base: number(9),
+                length: number(17),
+                writable: record[25] == 1,
+                expires_at_ms: number(26),
+            });
+            let mut header = Header::new(Kind::Reply, 0);
+            header.handle = self.attached.len() as u64;
+            header.offset = number(17);
+            Outcome::Done(header, Vec::new())
+        } else if length >= 3 {
+            let code = Code::from_number(u16::from_le_bytes([record[1], record[2]]).into());
+            Outcome::Refused(Refusal::new(code, String::from_utf8_lossy(&record[3..length])))
+        } else {
+            return Err(self.lost("reading an answer that is none", None));
+        };
+        if let Some(id) = asked {
+            finished.push(Finished { id, outcome });
+        }
+        Ok(true)
+    }
+
+    /// One copy, inside its place. A refusal leaves the lane whole.
+    fn copy(&self, submission: &Submission) -> io::Result<Outcome> {
+        let header = &submission.header;
+        let index = usize::try_from(header.handle).ok().and_then(|handle| handle.checked_sub(1));
+        let Some(attached) = index.and_then(|index| self.attached.get(index)) else {
+            let refusal = Refusal::new(Code::UnknownHandle, format!("handle {} was not given out here", header.handle));
+            return Ok(Outcome::Refused(refusal));
+        };
+        let write = header.kind == Kind::Write;
+        if write && !attached.writable {
+            return Ok(Outcome::Refused(Refusal::new(Code::ReadOnly, "the advert may only be read")));
+        }
+        if (self.now_ms)() >= attached.expires_at_ms {
+            return Ok(Outcome::Refused(Refusal::new(Code::GrantExpired, "the advert's time is over")));
+        }
+        let single = [Range { offset: header.offset, length: header.length }];
+        let ranges = if submission.ranges.is_empty() { &single[..] } else { &submission.ranges };
+        let mut remote = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            if range.length == 0 || range.end().is_none_or(|end| end > attached.length) {
+                let detail = format!(
+                    "bytes {}..{} are outside the buffer, which has {} bytes",
+                    range.offset,
+                    range.offset.saturating_add(range.length),
+                    attached.length
+                );
+                return Ok(Outcome::Refused(Refusal::new(Code::OutOfRange, detail)));
+            }
+            let length = usize::try_from(range.length).expect("a frame is at most 64 MiB");
+            remote.push(Remote { base: attached.base + range.offset, length });
+        }
+        let spans: &[Span] = match &submission.payload {
+            Payload::Spans(spans) if write => spans,
+            _ => &submission.into,
+        };
+        // A process that ended leaves its number to another. A read brings the owner's word with its bytes, in one copy: it
+        // is still the owner's memory then. A write asks the connection, whose end the kernel tells.
+        let mut word = [0u8; 8];
+        let mut local: Vec<Span> = Vec::with_capacity(spans.len() + 1);
+        if !write {
+            remote.push(Remote { base: self.word_at, length: word.len() });
+            local.extend_from_slice(spans);
+            local.push(Span::of(&mut word));
+        }
+        let (gate, inside) = self.slate.place(attached.place);
+        // Counted before the gate is read: an owner that shuts it either is seen here, or sees this one inside.
+        inside.fetch_add(1, Ordering::SeqCst);
+        let result = if gate.load(Ordering::SeqCst) != attached.gate {
+            let detail = format!("{} took this buffer back", self.peer.name);
+            Ok(Outcome::Refused(Refusal::new(Code::ExtentLost, detail)))
+        } else if write && self.conversation.is_over() {
+            Err(io::ErrorKind::ConnectionReset.into())
+        } else {
+            let copied = if write {
+                write_memory(self.process, &remote, spans)
+            } else {
+                read_memory(self.process, &remote, &local)
+            };
+            copied.map(|()| Outcome::Done(Header::new(Kind::Reply, 0), Vec::new()))
+        };
+        inside.fetch_sub(1, Ordering::SeqCst);
+        if !write && matches!(result, Ok(Outcome::Done(..))) && u64::from_le_bytes(word) != self.word {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        result
+    }
+}
+
+impl Driven for IpcLane {
+    fn submit(&mut self, submission: Submission) {
+        if submission.header.kind == Kind::Open
+            && let Payload::Owned(opening) = &submission.payload
+        {
+            let mut record = Vec::with_capacity(8 + opening.len());
+            record.extend_from_slice(&submission.header.tag.to_le_bytes());
+            record.extend_from_slice(opening);
+            self.unsent.push_back((submission.id, record));
+        } else {
+            self.copies.push_back(submission);
+        }
+    }
+
+    fn advance(&mut self, finished: &mut Vec<Finished>) -> Result<bool, TransportError> {
+        if !self.open {
+            return Err(TransportError::Closed { peer: self.peer.name.clone() });
+        }
+        let mut moved = self.ask()?;
+        if !self.asking.is_empty() || self.copies.is_empty() {
+            moved |= self.hear(finished)?;
+        }
+        let mut copied = 0;
+        while copied < TURN_BYTES_MAX
+            && let Some(submission) = self.copies.pop_front()
+        {
+            copied += submission.header.length;
+            let outcome = match submission.header.kind {
+                Kind::Read | Kind::Write => match self.copy(&submission) {
+                    Ok(outcome) => outcome,
+                    Err(error) => return Err(self.lost("copying its memory", Some(error))),
+                },
+                _ => Outcome::Refused(Refusal::new(Code::NotSupported, "this lane moves bytes and nothing else")),
+            };
+            finished.push(Finished { id: submission.id, outcome });
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn forget(&mut self, id: u64) -> Forgotten {
+        if let Some(index) = self.copies.iter().position(|submission| submission.id == id) {
+            self.copies.remove(index);
+            return Forgotten::Unsent;
+        }
+        if let Some(index) = self.unsent.iter().position(|(unsent, _)| *unsent == id) {
+            self.unsent.remove(index);
+            return Forgotten::Unsent;
+        }
+        if let Some(asked) = self.asking.iter_mut().find(|asked| **asked == Some(id)) {
+            *asked = None;
+            return Forgotten::Sent;
+        }
+        Forgotten::Unknown
+    }
+
+    fn outstanding(&self) -> usize {
+        self.copies.len() + self.unsent.len() + self.asking.len()
+    }
+
+    fn readiness(&self) -> Option<(BorrowedFd<'_>, Interest)> {
+        if !self.copies.is_empty() {
+            return None;
+        }
+        Some((self.conversation.as_fd(), Interest { readable: true, writable: !self.unsent.is_empty() }))
+    }
+
+    fn transport(&self) -> &'static str {
+        "ipc"
+    }
+
+    fn peer(&self) -> &PeerIdentity {
+        &self.peer
+    }
+
+    fn close(&mut self) {
+        self.open = false;
+        self.copies.clear();
+    }
+}

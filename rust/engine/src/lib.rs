@@ -1,0 +1,33 @@
+//! Transfers: registered memory moved between processes, awaited or polled, over whatever lane is best.
+//!
+//! Reading order: [`Endpoint`] is what a program holds; [`Memory`] is what of its memory others may reach; [`Link`] is the
+//! way to one peer, with the lanes of those who wait; `progress` is the one thread that drives everything else, on what
+//! `track` keeps and by the rules of `carrying` and `ending`. `matching` brings sends and receives together. The bytes travel on the
+//! wire of `docs/wire.md`, and `docs/transfers.md` says what all of it promises.
+
+#![forbid(unsafe_code)]
+
+mod bounced;
+mod carrying;
+mod ending;
+mod endpoint;
+mod failure;
+mod ipc;
+mod link;
+mod matching;
+mod memory;
+mod notices;
+mod piece;
+mod progress;
+mod rdma;
+mod router;
+mod track;
+mod transfer;
+
+pub use endpoint::{Endpoint, EndpointConfig, EndpointStatus};
+pub use failure::Failure;
+pub use link::{Link, Shortcut};
+pub use memory::{ADVERTS_MAX, Memory, MemoryCounts, REGISTRATIONS_MAX, Reachable, Withdraw};
+pub use notices::Notice;
+pub use piece::{Direction, Part};
+pub use transfer::{Notifier, Status, Transfer};

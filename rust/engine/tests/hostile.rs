@@ -1,0 +1,120 @@
+//! Peers that send nonsense: nothing of it panics, hangs or reaches memory, and who behaves is served as before.
+
+mod world;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use weft_engine::Direction;
+use weft_sys::neighbour::Conversation;
+use weft_wire::encode_opening;
+use world::*;
+
+/// Forwards with one byte in so many changed, either way, wherever it falls.
+fn noisy(target: std::net::SocketAddr, seed: u64, one_in: u64) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(target)) else { return };
+            for (way, (from, to)) in [(&client, &server), (&server, &client)].into_iter().enumerate() {
+                let (mut from, mut to) =
+                    (from.try_clone().expect("a descriptor"), to.try_clone().expect("a descriptor"));
+                let state = AtomicU64::new(seed ^ (number as u64) << 8 ^ way as u64 | 1);
+                std::thread::spawn(move || {
+                    let mut buffer = [0u8; 4096];
+                    while let Ok(got @ 1..) = from.read(&mut buffer) {
+                        for byte in &mut buffer[..got] {
+                            let mut random = state.load(Ordering::Relaxed);
+                            random ^= random << 13;
+                            random ^= random >> 7;
+                            random ^= random << 17;
+                            state.store(random, Ordering::Relaxed);
+                            if random.is_multiple_of(one_in) {
+                                *byte ^= random.to_le_bytes()[5];
+                            }
+                        }
+                        if to.write_all(&buffer[..got]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                });
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_path_that_changes_bytes_at_random_ends_every_transfer_by_its_deadline() {
+    std::thread::scope(|scope| {
+        for seed in 1..=8u64 {
+            scope.spawn(move || {
+                let (owner, other) = (endpoint("owner"), endpoint("other"));
+                let mut memory = pattern(1 << 20, seed);
+                let (registration, advert) = advertise(&owner, &mut memory, true);
+                let address = noisy(owner.address(), seed, [700, 5_000, 100_000][usize::try_from(seed % 3).unwrap()]);
+                let Ok(link) = other.connect(address, Instant::now() + Duration::from_secs(1)) else { return };
+                for _ in 0..10 {
+                    let until = Instant::now() + Duration::from_millis(150);
+                    let mut into = vec![0; 100_000];
+                    let _ = other.move_now(&link, Direction::Read, &[part(&advert, 0, &mut into)], until);
+                    let posted: Vec<_> = (0..3)
+                        .map(|_| other.post(&link, Direction::Read, &[part(&advert, 0, &mut into)], until).unwrap())
+                        .chain([other.notify(&link, b"n", &[1; 5000], until).unwrap()])
+                        .collect();
+                    for transfer in posted {
+                        let status = transfer.wait(Instant::now() + Duration::from_secs(4));
+                        assert!(status.is_terminal(), "seed {seed}: {status:?}");
+                    }
+                    assert!(until.elapsed() < Duration::from_secs(3), "seed {seed}: beyond the deadline");
+                }
+                owner.release(registration).unwrap();
+            });
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_neighbour_that_asks_nonsense_is_refused_and_others_are_served(
+        records in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..20),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+    ) {
+        let pair = pair_with(true);
+        let mut memory = pattern(4096, 1);
+        let (registration, advert) = advertise(&pair.owner, &mut memory, true);
+        let talk = Conversation::connect(&pair.to_owner.greeting.socket).unwrap();
+        let mut good = advert.incarnation.to_le_bytes().to_vec();
+        good.extend_from_slice(&encode_opening(1, 1));
+        good.extend_from_slice(&advert.grant);
+        let damaged = flips.iter().map(|(at, byte)| {
+            let mut record = good.clone();
+            let index = at.index(record.len());
+            record[index] ^= byte;
+            (record, index, *byte)
+        });
+        let mut answer = [0; 4096];
+        until(|| talk.receive(&mut answer).is_ok());
+        for (record, index, byte) in records.into_iter().map(|record| (record, 0, 1)).chain(damaged) {
+            if record.is_empty() || talk.send(&record, None).is_err() {
+                break;
+            }
+            answer[0] = 1;
+            until(|| talk.is_over() || talk.receive(&mut answer).is_ok());
+            // Writer and epoch are the asker's to choose; everything else is checked.
+            let chosen = (8..24).contains(&index) || byte == 0;
+            prop_assert!(answer[0] != 0 || chosen, "nonsense was granted");
+        }
+        let mut into = vec![0; 4096];
+        pair.other.move_now(&pair.to_owner, Direction::Read, &[part(&advert, 0, &mut into)], soon()).unwrap();
+        prop_assert!(into == memory);
+        drop(talk);
+        pair.owner.release(registration).unwrap();
+    }
+}
