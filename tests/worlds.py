@@ -36,6 +36,8 @@ class FakeClock:
         self.ms = 1_700_000_000_000
         self.step_ms = 0
         """How far somebody has put the wall clock off."""
+        self.running: list[Callable[[], None]] = []
+        """What whoever goes by this clock does all the time while it runs."""
 
     def now_ms(self) -> int:
         return self.ms + self.step_ms
@@ -44,6 +46,13 @@ class FakeClock:
         return self.ms
 
     def advance(self, ms: int) -> None:
+        """Time passes for processes that run."""
+        self.stop(ms)
+        for note in self.running:
+            note()
+
+    def stop(self, ms: int) -> None:
+        """Time passes, and whoever goes by this clock was stopped for all of it."""
         self.ms += ms
 
 
@@ -272,6 +281,7 @@ async def coordinator_door(
         **settings,
     )
     await coordinator.start()
+    clock.running.append(coordinator.pulse.note)
     door = Door(coordinator, clock, log)
     try:
         yield door

@@ -127,6 +127,7 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
         clock,
         SystemRandom(),
         log,
+        stopwatch=time.perf_counter,
         secret=settings.secret,
         name=f"{socket.gethostname()}:{os.getpid()}",
         tokens=settings.tokens,

@@ -200,6 +200,9 @@ BRAKE_PERCENT = _number(
 PULSE_MS_MAX = _number(
     "PULSE_MS_MAX", 5_000, "ms", 500, 60_000, "a timer later than this was stopped, not busy, and could hear nobody"
 )
+PULSE_MS = _number(
+    "PULSE_MS", 250, "ms", 10, 1_000, "how often a coordinator notes that it runs, to know later that it was stopped"
+)
 POOLS_MAX = _number(
     "POOLS_MAX", 256, "pools", 1, 65_536, "on one node; a machine has a few devices and engines on each"
 )
@@ -261,6 +264,9 @@ SESSION_MS = _number(
 )
 SESSIONS_MAX = _number("SESSIONS_MAX", 65_536, "sessions", 16, 10**6, "sessions that were heard of in ten minutes")
 POOL_DEVICES_MAX = _number("POOL_DEVICES_MAX", 256, "devices", 1, 4_096, "one machine's; the largest have some dozens")
+WEIGHT_MAX: Final = 1e9
+"""What a scheduler's weight may be at most. The largest figure a node may report times this, five of them added, is a
+number still; without a bound scores become infinite, and their differences nothing at all."""
 LATENCY_MS_MIN: Final = 0.1
 """What the scheduler takes for a latency below it. Without a floor the best node is the one whose clock rounds down."""
 
