@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from weft.coordinator.listed import check_list
 from weft.core.snapshot import describe
 from weft.core.state import state_digest
 from weft.ledger import Journal, SqliteJournal, open_journal
@@ -28,19 +29,22 @@ from weft.ledger.sqlite import FILE_NAME, UNFINISHED
 from weft.model.errors import JournalDamaged, JournalFailed, SnapshotDamaged
 from weft.model.ids import Position
 from weft.model.journal import JournalKind, JournalPlace
-from weft.receipts import PublicKey
+from weft.receipts import SigningKey
 
 _BESIDE: Final = ("", "-wal", "-shm")
 """What SQLite keeps of one database."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `aside` is where the old journal is now, empty when there was none."""
+    """What came of it. `aside` is where the old journal is now, empty when there was none; `list_aside` is a copy of
+    the pending list, empty unless something was taken off it.
+    """
 
     position: Position
     events: int
     state_digest: bytes
     aside: str = ""
+    list_aside: str = ""
 
 
 async def restore_from_layers(
@@ -48,14 +52,19 @@ async def restore_from_layers(
     place: JournalPlace,
     directory: Path,
     snapshots: SnapshotFolder,
-    public_keys: Sequence[PublicKey],
+    key: SigningKey,
     tell: Tell,
+    *,
+    forced: bool = False,
 ) -> Restored:
-    """Rebuild the journal at a place from what layers hold. Raises `JournalFailed` and leaves the old one as it was."""
+    """Rebuild the journal at a place from what layers hold. Raises `JournalFailed` and leaves the old one as it was.
+
+    A log that lacks what this disk knows to be acknowledged is refused, unless it is `forced`.
+    """
     if place.kind is JournalKind.MEMORY:
         raise JournalFailed("a journal in memory is not rebuilt: it is gone when its process ends", path=place.shown)
     if place.is_shared:
-        return await _fill_shared(layers, place, directory, snapshots, public_keys, tell)
+        return await _fill_shared(layers, place, directory, snapshots, key, tell, forced=forced)
     lock = ProcessLock.take(directory / f"{FILE_NAME}.lock")
     try:
         unfinished = directory / UNFINISHED
@@ -67,7 +76,9 @@ async def restore_from_layers(
 
         target = JournalTarget(journal, again)
         try:
-            await rebuild_from_layers(layers, public_keys, target, tell)
+            await rebuild_from_layers(layers, (key.public,), target, tell)
+            names = ", ".join(layer.name for layer in layers)
+            list_aside = await check_list(directory, target.state, target.journal, key, names, forced=forced)
         except BaseException:
             await target.journal.close()
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -78,7 +89,7 @@ async def restore_from_layers(
         snapshots.open()
         snapshots.write(describe(target.state, target.answered))
         aside = _exchange(directory, unfinished)
-        return _restored(target, aside)
+        return _restored(target, aside, list_aside)
     finally:
         lock.release()
 
@@ -115,8 +126,10 @@ async def _fill_shared(
     place: JournalPlace,
     directory: Path,
     snapshots: SnapshotFolder,
-    public_keys: Sequence[PublicKey],
+    key: SigningKey,
     tell: Tell,
+    *,
+    forced: bool,
 ) -> Restored:
     journal = await open_journal(place, directory)
     try:
@@ -129,16 +142,18 @@ async def _fill_shared(
             )
         # A dry run first: an engine others reach is not filled with half a log.
         seen = Target()
-        await rebuild_from_layers(layers, public_keys, seen, tell)
+        await rebuild_from_layers(layers, (key.public,), seen, tell)
+        names = ", ".join(layer.name for layer in layers)
+        list_aside = await check_list(directory, seen.state, None, key, names, forced=forced)
 
         async def as_it_is() -> Journal:
             raise JournalFailed(f"what {place.shown} was given cannot be taken back; empty it and begin again")
 
         target = JournalTarget(journal, as_it_is)
-        await rebuild_from_layers(layers, public_keys, target, tell)
+        await rebuild_from_layers(layers, (key.public,), target, tell)
         snapshots.open()
         snapshots.write(describe(target.state, target.answered))
-        return _restored(target, "")
+        return _restored(target, "", list_aside)
     finally:
         await journal.close()
 
@@ -168,10 +183,14 @@ def _exchange(directory: Path, unfinished: Path) -> str:
     return aside
 
 
-def _restored(target: Target, aside: str) -> Restored:
+def _restored(target: Target, aside: str, list_aside: str = "") -> Restored:
     marks = target.state.marks
     return Restored(
-        position=marks.position, events=marks.sequence, state_digest=state_digest(target.state), aside=aside
+        position=marks.position,
+        events=marks.sequence,
+        state_digest=state_digest(target.state),
+        aside=aside,
+        list_aside=list_aside,
     )
 
 

@@ -23,7 +23,7 @@ from weft.ledger import Journal
 from weft.ledger.board import Board, Routing
 from weft.ledger.envelope import NO_CLUSTER
 from weft.ledger.layer import Commitment, commit_to
-from weft.ledger.pending import PendingList
+from weft.ledger.pending import SHIPPED, PendingList
 from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Router
 from weft.model.availability import FALLBACKS, Acknowledgement, AvailabilityPolicy, Role
@@ -51,7 +51,6 @@ Wrap = Callable[[SealedBatch], bytes]
 Place = Callable[[bytes], Position | None]
 """The place in the log of the batch a blob carries; None when it carries none of this cluster's."""
 
-_NOTE: Final = "shipped"
 _TURNS: Final = 2
 """Blobs that come home for each new batch that is let in behind them."""
 _FRESH_MAX: Final = 2 * SHIPPED_AHEAD_BATCHES_MAX
@@ -106,7 +105,7 @@ class Shipper:
         What the journal no longer has was let go of before there was a layer; a snapshot has it.
         """
         self._cluster_id = cluster_id
-        note = await self._pending.noted(_NOTE)
+        note = await self._pending.noted(SHIPPED)
         cluster, _, count = (note or "").partition(" ")
         if cluster == cluster_id.hex() and count.isdigit() and int(count) <= position:
             self._shipped = Position(int(count))
@@ -296,7 +295,7 @@ class Shipper:
             return
         shipped = self._shipped
         try:
-            await self._pending.note(_NOTE, f"{self._cluster_id.hex()} {shipped}")
+            await self._pending.note(SHIPPED, f"{self._cluster_id.hex()} {shipped}")
         except PendingFailed as error:
             self._log.warning("how far the log was shipped could not be noted", reason=error.message)
         else:
