@@ -28,6 +28,7 @@ from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Router
 from weft.model.availability import FALLBACKS, Acknowledgement, AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
+from weft.model.canonical import Digest
 from weft.model.errors import (
     BlobDamaged,
     BlobMissing,
@@ -48,13 +49,15 @@ from weft.telemetry import Log, Metrics
 
 Wrap = Callable[[SealedBatch], bytes]
 """A batch as it goes to a layer. The same batch gives the same bytes."""
-Place = Callable[[bytes], Position | None]
-"""The place in the log of the batch a blob carries; None when it carries none of this cluster's."""
+Place = Callable[[bytes], tuple[Position, Digest] | None]
+"""Where in the log the batch of a blob says it is, and its digest; None when the blob has none of this cluster's."""
 
 _TURNS: Final = 2
 """Blobs that come home for each new batch that is let in behind them."""
 _FRESH_MAX: Final = 2 * SHIPPED_AHEAD_BATCHES_MAX
 """Batches kept at hand from the writer; the journal has the others."""
+_READ_BATCHES: Final = 64
+"""Batches compared at once with what the primary has; with the largest ones that is what a start can hold."""
 
 
 class Shipper:
@@ -117,7 +120,7 @@ class Shipper:
             self._log.warning("the journal does not reach back to what was shipped last", first=oldest)
             self._noted = self._shipped = Position(oldest - 1)
         if position - self._shipped > SHIPPED_NOTE_BATCHES:
-            await self._read_primary()
+            await self._read_primary(position)
         self._inherited = position
         self._committed = max(self._committed, position)
         self._board.count_unshipped(self._committed - self._shipped)
@@ -204,17 +207,18 @@ class Shipper:
         """A batch as layers keep it."""
         return self._wrap(sealed)
 
-    async def _read_primary(self) -> None:
+    async def _read_primary(self, position: Position) -> None:
         """More is unaccounted for than this disk would leave open: another's log, or a disk that is new.
 
         The primary is read through once, which is quicker than asking for each batch. What it does not show is asked
-        for one by one, so a read that was cut short costs time and nothing else.
+        for one by one, so a read that was cut short costs time and nothing else. Another batch than the
+        journal's, at the same position, does not count.
         """
-        held: set[Position] = set()
+        held: set[tuple[Position, Digest]] = set()
 
         def see(_: Commitment, __: int, blob: bytes) -> None:
-            if (position := self._place(blob)) is not None:
-                held.add(position)
+            if (place := self._place(blob)) is not None:
+                held.add(place)
 
         self._router.forget_cursors()
         try:
@@ -222,8 +226,11 @@ class Shipper:
                 await self._router.scan_on(Role.PRIMARY, see)
         except (TimeoutError, LayerFailed) as error:
             self._log.warning("the primary could not be read through", reason=str(error))
-        while self._shipped + 1 in held:
-            self._shipped = Position(self._shipped + 1)
+        while self._shipped < position:
+            for sealed in await self._journal.read(self._shipped, min(_READ_BATCHES, position - self._shipped)):
+                if (sealed.batch.position, sealed.digest) not in held:
+                    return
+                self._shipped = sealed.batch.position
 
     async def _next(self) -> SealedBatch:
         due = Position(self._shipped + 1)
