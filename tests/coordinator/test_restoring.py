@@ -126,3 +126,42 @@ def test_a_forced_rebuild_puts_aside_the_batches_it_gives_up_and_no_others(tmp_p
         await aside.close()
 
     tell(story)
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_kill_while_the_journals_are_exchanged_never_brings_the_old_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    lived_in, disk = tmp_path / "lived-in", tmp_path / "disk"
+    lived_in.mkdir()
+    disk.mkdir()
+    count, rename = 0, Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        nonlocal count
+        if path.name.startswith("journal.sqlite"):
+            count += 1
+            if count == renames + 1:
+                raise InterruptedError
+        return rename(path, target)
+
+    async def story() -> None:
+        journal = SqliteJournal(lived_in)
+        for place, sealed in enumerate(LOG):
+            await journal.append(sealed, Position(place))
+        # As a kill leaves it: what was appended is in the write-ahead log alone.
+        for end in ("", "-wal", "-shm"):
+            shutil.copy(lived_in / f"journal.sqlite{end}", disk)
+        await journal.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            with pytest.raises(InterruptedError):
+                await restore(disk, SHORT)
+        with pytest.raises(JournalFailed, match="a rebuild"):
+            SqliteJournal(disk)
+        await restore(disk, SHORT)
+        again = SqliteJournal(disk)
+        assert list(await again.read(Position(0), 100)) == SHORT
+        await again.close()
+
+    tell(story)

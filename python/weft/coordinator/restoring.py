@@ -10,6 +10,7 @@ through, and a snapshot of it is left on this machine's disk.
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,8 +32,9 @@ from weft.model.ids import Position
 from weft.model.journal import JournalKind, JournalPlace
 from weft.receipts import SigningKey
 
-_BESIDE: Final = ("", "-wal", "-shm")
-"""What SQLite keeps of one database."""
+_BESIDE: Final = ("-wal", "-shm", "")
+"""What SQLite keeps of one database, in the order in which it is moved. The file itself is last: SQLite would play a
+write-ahead log that is left behind back into whatever file has the name next."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,21 +168,36 @@ def _fresh(unfinished: Path) -> SqliteJournal:
 
 
 def _exchange(directory: Path, unfinished: Path) -> str:
-    """Put the new journal in the old one's place. While `unfinished` exists nobody opens what is in between."""
+    """Put the new journal in the old one's place. While `unfinished` exists nobody opens what is in between.
+
+    What if it is killed between two renames? The rebuild that is run again moves aside whatever is still here, under a
+    number that nothing has yet: of one database that can be two, and never is any of it beside the new journal.
+    """
     aside = ""
-    old = directory / FILE_NAME
-    if old.exists():
+    old = [directory / f"{FILE_NAME}{end}" for end in _BESIDE]
+    if any(part.exists() for part in old):
         number = 1
-        while (kept := directory / f"{FILE_NAME}.before-{number}").exists():
+        while any((directory / f"{FILE_NAME}.before-{number}{end}").exists() for end in _BESIDE):
             number += 1
-        for end in _BESIDE:
-            part = directory / f"{FILE_NAME}{end}"
+        for part, end in zip(old, _BESIDE, strict=True):
             if part.exists():
-                part.rename(directory / f"{kept.name}{end}")
-        aside = str(kept)
-    (unfinished / FILE_NAME).rename(old)
+                part.rename(directory / f"{FILE_NAME}.before-{number}{end}")
+                _sync(directory)
+        aside = str(directory / f"{FILE_NAME}.before-{number}")
+    (unfinished / FILE_NAME).rename(directory / FILE_NAME)
+    _sync(directory)
     shutil.rmtree(unfinished)
+    _sync(directory)
     return aside
+
+
+def _sync(directory: Path) -> None:
+    """Have the disk keep what the directory lists, so that no rename is there without the one before it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _restored(target: Target, aside: str, list_aside: str = "") -> Restored:
