@@ -75,6 +75,9 @@ class BlobLog:
                 try:
                     self._size_bytes = self._begin()
                     self._find_records()
+                    # A life before this one may have ended between writing a record and syncing it. Who puts its blob
+                    # again is told at once that it is kept, so it has to be on the disk by then.
+                    os.fsync(self._file)
                     _sync_folder(directory)
                 except BaseException:
                     os.close(self._file)
