@@ -7,15 +7,18 @@ import msgspec
 import pytest
 
 from tests.ledger.lab import CLUSTER, INTERVAL_MS, POLICY, Chance, Lab, live
-from tests.worlds import coordinator_door, seed_node
+from tests.worlds import coordinator_door, node, seed_node
 from weft.coordinator.app import Limits
+from weft.coordinator.repeats import Cause
+from weft.coordinator.writer import Writer
 from weft.ledger.layer import LayerHealth, commit_to
 from weft.ledger.layers import MemoryLayer
 from weft.model.availability import Acknowledgement, Role, Standing
 from weft.model.batch import seal
 from weft.model.commands import DrainNode
 from weft.model.errors import NoLayer, NotAvailableYet
-from weft.model.ids import NodeId, Position
+from weft.model.ids import NodeId, Position, RequestId
+from weft.telemetry import Log, Metrics
 from weft.testing.faults import Fault
 
 P, S, E = Role.PRIMARY, Role.SECONDARY, Role.EMERGENCY
@@ -339,6 +342,40 @@ def test_another_batch_in_the_primary_at_the_place_of_ours_does_not_count_as_shi
         await lab.register(150)
         held, log = set(lab.kept(P)), await lab.journal.read(Position(0), 1_000)
         assert [sealed.batch.position for sealed in log if commit_to(wrapped(sealed)) not in held] == []
+
+    live(story)
+
+
+@pytest.mark.parametrize("count", [3, 150])
+def test_a_deposed_writer_ships_nothing_until_it_reigns_again_and_then_what_is_missing(count: int) -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        await lab.register(1)
+        writer, wrapped = lab.coordinator.writer, lab.availability.shipper.wrapped
+        counts, shipped = lab.availability.layers[P].counts, lab.positions(P)
+        posted = counts.post_count
+        log = Log(lab.log, lab.clock.now_ms)
+        other = Writer(lab.journal, lab.clock, Chance("other"), frozenset, log, Metrics())
+        await other.open("other")
+        running = asyncio.ensure_future(other.run())
+        for number in range(count):
+            await other.submit(node(f"other-{number}"), Cause(RequestId(f"other-{number}"), named=True))
+        running.cancel()
+        writer.doubt()
+        await asyncio.sleep(60)
+        assert not writer.reigns
+        tail = await lab.journal.tail()
+        assert (writer.state.marks.position, lab.positions(P)) == (tail, shipped), "it follows, and ships nothing"
+        theirs = await lab.journal.read(Position(len(shipped)), count - 1)
+        for sealed in theirs:
+            await lab.primary.put(wrapped(sealed))
+        assert await writer.begin_term("again")
+        lab.coordinator._on_begun()
+        await lab.register(2)
+        tail = await lab.journal.tail()
+        assert lab.positions(P) == list(range(1, tail + 1))
+        assert counts.post_count - posted == tail - len(shipped) - len(theirs), "what another shipped is not put again"
 
     live(story)
 

@@ -89,7 +89,7 @@ class Shipper:
         self._cluster_id = NO_CLUSTER
         self._turns_taken = 0
         self._turn: Position | None = None
-        self._is_noted_each = False
+        self._is_noted_each = self._is_begun = self._is_paused = self._is_behind = False
         self._batches = metrics.counter("weft_batches_shipped_total", "Batches a layer took, by role.", ("role",))
         metrics.gauge("weft_available_position", "How far the log is in a layer.", lambda: self._shipped)
 
@@ -121,9 +121,26 @@ class Shipper:
             self._noted = self._shipped = Position(oldest - 1)
         if position - self._shipped > SHIPPED_NOTE_BATCHES:
             await self._read_primary(position)
-        self._inherited = position
+        self._inherited = max(self._inherited, position)
         self._committed = max(self._committed, position)
-        self._board.count_unshipped(self._committed - self._shipped)
+        self._is_begun = True
+        self._count_unshipped()
+
+    def pause(self) -> None:
+        """Another writer reigns, and ships: what is under way is finished, and nothing more is begun."""
+        self._is_paused = True
+        self._count_unshipped()
+
+    def resume(self, position: Position) -> None:
+        """The log was followed to a position, and is shipped from here on again by this one.
+
+        What others wrote meanwhile they have shipped, most of it, so it is looked for as after a restart.
+        """
+        self._is_paused = False
+        self._inherited = self._committed = max(self._committed, position)
+        if self._is_begun:
+            self._is_behind = True
+            self._count_unshipped()
 
     def offer(self, sealed: SealedBatch) -> None:
         """A batch was committed and merged."""
@@ -131,7 +148,7 @@ class Shipper:
         self._committed = max(self._committed, position)
         if len(self._fresh) < _FRESH_MAX:
             self._fresh[position] = sealed
-        self._board.count_unshipped(self._committed - self._shipped)
+        self._count_unshipped()
 
     def check(self) -> None:
         """Raise `NoLayer` when a write could not be acknowledged whatever became of it."""
@@ -171,6 +188,12 @@ class Shipper:
         while True:
             await self._board.until(lambda now: now.unshipped > 0)
             try:
+                if self._is_behind:
+                    self._is_behind = False
+                    if self._inherited - self._shipped > SHIPPED_NOTE_BATCHES:
+                        await self._read_primary(self._inherited)
+                        self._count_unshipped()
+                        continue
                 sealed = await self._next()
                 await self._ship(sealed)
             except (JournalFailed, PendingFailed) as error:
@@ -290,7 +313,7 @@ class Shipper:
     async def _advance(self, position: Position) -> None:
         self._shipped = position
         self._fresh = {place: sealed for place, sealed in self._fresh.items() if place > position}
-        self._board.count_unshipped(self._committed - position)
+        self._count_unshipped()
         self._answer(position)
         # In an outage the primary cannot be asked what it has, so whoever starts in it needs the exact place.
         if self._is_noted_each or position - self._noted >= SHIPPED_NOTE_BATCHES:
@@ -307,6 +330,9 @@ class Shipper:
             self._log.warning("how far the log was shipped could not be noted", reason=error.message)
         else:
             self._noted = shipped
+
+    def _count_unshipped(self) -> None:
+        self._board.count_unshipped(0 if self._is_paused else self._committed - self._shipped)
 
     def _answer(self, position: Position) -> None:
         for future, due in self._waiting.items():
