@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 # Tests and tools of this project find the floors here.
 export WEFT_FLOORS := $(CURDIR)/$(BUILD)/floor
 
-.PHONY: help build demo test test-rdma check sim bench bench-peers format clean
+.PHONY: help build demo test test-rdma check sim chaos bench bench-peers format clean
 
 help:  ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -79,6 +79,9 @@ test-rdma:  ## two endpoints over real verbs, in a small guest whose kernel has 
 
 sim: build  ## SEEDS=200 clusters of 50 machines in virtual time, each judged after every step; SEED=7 begins there
 	@$(PYTHON) -m weft.testing.sim --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
+
+chaos: build  ## coordinators, NATS servers, validators and layers as processes, killed at random for SECONDS=120; SEED=7 picks who
+	@$(PYTHON) -m weft.testing.chaos --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
 
 # What figures are printed beside and Weft itself never uses has an environment of its own.
 $(BUILD)/fastapi/made: benches/fastapi.txt constraints.txt

@@ -1,4 +1,5 @@
-"""`make bench`: paging, transfers under both congestion controls, the registry, the control plane and unpacking.
+"""`make bench`: paging, transfers under both congestion controls, the registry, the control plane, journals,
+commitments and unpacking.
 
 It prints a table and leaves JSON beside it.
 
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from benches import budgets, control, journals, registry, unpack
+from benches import budgets, commitments, control, journals, registry, unpack
 from benches.rounds import ROUNDS, Row, floor_program, heading, in_turn, weft_program
 
 OUT = Path(os.environ.get("WEFT_BENCH_OUT", "benches/out"))
@@ -68,7 +69,9 @@ def main() -> None:
     started = time.time()
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} CPUs, Linux {platform.release()}, {ROUNDS} rounds")
-    wanted = sys.argv[1:] or ["paging", "cubic", "bbr", "registry", "control", "budgets", "journals", "unpack"]
+    wanted = sys.argv[1:] or [
+        "paging", "cubic", "bbr", "registry", "control", "budgets", "journals", "commitments", "unpack",
+    ]  # fmt: skip
     suites = {
         "paging": paging,
         "cubic": lambda: transfers("cubic", 0),
@@ -76,6 +79,7 @@ def main() -> None:
         "registry": registry.run,
         "control": control.run,
         "journals": journals.run,
+        "commitments": commitments.run,
         "budgets": budgets.run,
         "unpack": unpack.run,
     }

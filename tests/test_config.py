@@ -47,6 +47,8 @@ def test_where_clients_find_the_coordinator(env: dict[str, str], url: str) -> No
     [
         ({"WEFT_COORDINATOR": "ftp://a"}, "WEFT_COORDINATOR"),
         ({"WEFT_COORDINATOR": "http://"}, "WEFT_COORDINATOR"),
+        ({"WEFT_COORDINATOR": "http://a:99999"}, "WEFT_COORDINATOR"),
+        ({"WEFT_COORDINATOR": "http://[a"}, "WEFT_COORDINATOR"),
         ({"COORDINATOR_PORT": "eighty"}, "COORDINATOR_PORT"),
         ({"COORDINATOR_PORT": "65536"}, "COORDINATOR_PORT"),
         ({"ORCHD_ADDR": "localhost"}, "ORCHD_ADDR"),

@@ -66,3 +66,18 @@ def test_libraries_that_log_are_heard_through_the_same_log() -> None:
     careful, failed = (json.loads(line) for line in stream.getvalue().splitlines())
     assert (careful["level"], careful["logger"]) == ("warning", "library")
     assert "RuntimeError: no" in failed["exception"]
+
+
+def test_a_histogram_counts_what_took_at_most_each_of_its_bounds() -> None:
+    metrics = Metrics()
+    taken = metrics.histogram("weft_x_seconds", "How long.", (0.1, 0.5))
+    for seconds in (0.25, 0.1, 4.0, 0.0):
+        taken.add(seconds)
+    assert metrics.text().splitlines()[1:] == [
+        "# TYPE weft_x_seconds histogram",
+        'weft_x_seconds_bucket{le="0.1"} 2',
+        'weft_x_seconds_bucket{le="0.5"} 3',
+        'weft_x_seconds_bucket{le="+Inf"} 4',
+        "weft_x_seconds_sum 4.35",
+        "weft_x_seconds_count 4",
+    ]

@@ -36,6 +36,8 @@ class FakeClock:
         self.ms = 1_700_000_000_000
         self.step_ms = 0
         """How far somebody has put the wall clock off."""
+        self.running: list[Callable[[], None]] = []
+        """What whoever goes by this clock does all the time while it runs."""
 
     def now_ms(self) -> int:
         return self.ms + self.step_ms
@@ -44,6 +46,13 @@ class FakeClock:
         return self.ms
 
     def advance(self, ms: int) -> None:
+        """Time passes for processes that run."""
+        self.stop(ms)
+        for note in self.running:
+            note()
+
+    def stop(self, ms: int) -> None:
+        """Time passes, and whoever goes by this clock was stopped for all of it."""
         self.ms += ms
 
 
@@ -69,18 +78,18 @@ def node(node_id: str, lend_stripes: int = 0, status: NodeStatus = NodeStatus.ON
 class World:
     """The core with a log and nothing around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: LedgerPolicy = LedgerPolicy()) -> None:  # noqa: B008 — frozen, so sharing it is harmless.
         self.state = State()
         self.log: list[SealedBatch] = []
         self.now_ms = 1_700_000_000_000
         self.silent: frozenset[NodeId] = frozenset()
         self.random = CountingRandom()
-        self.batch(OpenLedger(policy=LedgerPolicy()), OpenTerm(writer="test"))
+        self.batch(OpenLedger(policy=policy), OpenTerm(writer="test"))
 
     @classmethod
-    def founded(cls, *nodes: RegisterNode) -> "World":
+    def founded(cls, *nodes: RegisterNode, policy: LedgerPolicy = LedgerPolicy()) -> "World":  # noqa: B008 — as above.
         """A world with a cluster, each of its nodes in its first life."""
-        world = cls()
+        world = cls(policy)
         world.do(FoundCluster(name="c", nodes=nodes))
         return world
 
@@ -272,6 +281,7 @@ async def coordinator_door(
         **settings,
     )
     await coordinator.start()
+    clock.running.append(coordinator.pulse.note)
     door = Door(coordinator, clock, log)
     try:
         yield door

@@ -7,7 +7,9 @@ the time, the level, what happened as a short phrase, and facts as fields, the r
 import json
 import logging
 import traceback
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any, Final, TextIO
 
 Labels = tuple[str, ...]
@@ -39,6 +41,28 @@ class Counter:
         self.values = {labels: count for labels, count in self.values.items() if labels[place] != label}
 
 
+class Histogram:
+    """How often something took at most so long, for each of a few bounds, and how long in all."""
+
+    def __init__(self, name: str, help_text: str, bounds: tuple[float, ...]) -> None:
+        assert list(bounds) == sorted(set(bounds)), "bounds grow"
+        self.name, self.help_text, self.bounds = name, help_text, bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def lines(self) -> list[str]:
+        """Its series in the Prometheus text format: each bound counts what the smaller ones do as well."""
+        seen = list(accumulate(self.counts))
+        spelt = [repr(float(bound)) for bound in self.bounds] + ["+Inf"]
+        buckets = [f'{self.name}_bucket{{le="{bound}"}} {count}' for bound, count in zip(spelt, seen, strict=True)]
+        return [*buckets, f"{self.name}_sum {_spell(self.total)}", f"{self.name}_count {seen[-1]}"]
+
+
 class Gauge:
     """A number read when it is asked for."""
 
@@ -53,17 +77,27 @@ class Gauges:
         self.name, self.help_text, self.labels, self.read = name, help_text, labels, read
 
 
+Metric = Counter | Histogram | Gauge | Gauges
+_KINDS: Final[dict[type, str]] = {Counter: "counter", Histogram: "histogram"}
+
+
 class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        self._metrics: dict[str, Counter | Gauge | Gauges] = {}
+        self._metrics: dict[str, Metric] = {}
 
     def counter(self, name: str, help_text: str, labels: Labels = ()) -> Counter:
         """Register a counter. Its name ends in `_total`, after the unit if it has one."""
         counter = Counter(name, help_text, labels)
         self._register(counter)
         return counter
+
+    def histogram(self, name: str, help_text: str, bounds: tuple[float, ...]) -> Histogram:
+        """Register a histogram. Its name ends in its unit."""
+        histogram = Histogram(name, help_text, bounds)
+        self._register(histogram)
+        return histogram
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> Gauge:
         """Register a gauge, read by calling."""
@@ -81,8 +115,11 @@ class Metrics:
         """Everything in the Prometheus text format, in order of name."""
         lines: list[str] = []
         for name, metric in sorted(self._metrics.items()):
-            kind = "counter" if isinstance(metric, Counter) else "gauge"
+            kind = _KINDS.get(type(metric), "gauge")
             lines += [f"# HELP {name} {metric.help_text}", f"# TYPE {name} {kind}"]
+            if isinstance(metric, Histogram):
+                lines += metric.lines()
+                continue
             if isinstance(metric, Gauge):
                 lines.append(f"{name} {_spell(metric.read())}")
                 continue
@@ -93,7 +130,7 @@ class Metrics:
             ]
         return "\n".join(lines) + "\n"
 
-    def _register(self, metric: Counter | Gauge | Gauges) -> None:
+    def _register(self, metric: Metric) -> None:
         assert metric.name not in self._metrics, f"{metric.name} is registered once"
         self._metrics[metric.name] = metric
 

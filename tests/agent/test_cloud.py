@@ -9,10 +9,13 @@ import pytest
 
 from tests.agent.world import DEADLINE_S, Wire, World, found_coordinator, settled, until, world
 from weft.agent.cloud import CloudSettings, coordinator_of, name_of, read_cloud
+from weft.agent.settings import read_settings
 from weft.api.bodies.pools import PoolNodeInfo, PoolNodeList
 from weft.client.call import Call, perform
 from weft.client.flow import Flow
+from weft.config import read_coordinator_settings
 from weft.coordinator.app import Limits
+from weft.dataplane import MachineMemory
 from weft.handoff import Handoff, write_handoff
 from weft.model.errors import CloudProfileOff, Misconfigured, MissingToken
 from weft.model.policy import DRAIN_MS_MAX
@@ -285,6 +288,9 @@ def test_where_others_reach_the_engines(address: str, bind: str, told: str) -> N
     [
         ({"POOL_MANAGERD_ADDRESS": ""}, "POOL_MANAGERD_ADDRESS"),
         ({"POOL_MANAGERD_ADDRESS": "ftp://a"}, "POOL_MANAGERD_ADDRESS"),
+        ({"POOL_MANAGERD_ADDRESS": "http://a:99999"}, "POOL_MANAGERD_ADDRESS"),
+        ({"POOL_MANAGERD_ADDRESS": "http://a:0"}, "POOL_MANAGERD_ADDRESS"),
+        ({"POOL_MANAGERD_ADDRESS": "http://[a"}, "POOL_MANAGERD_ADDRESS"),
         ({"POOL_MANAGERD_ADDRESS": "", "POOL_MANAGERD_ADDR": "0.0.0.0:9200"}, "POOL_MANAGERD_ADDRESS"),
         ({"POOL_MANAGERD_POOLS": "p,p"}, "POOL_MANAGERD_POOLS"),
         ({"POOL_MANAGERD_POOLS": "a b"}, "POOL_MANAGERD_POOLS"),
@@ -308,8 +314,74 @@ def test_a_machine_without_a_name_is_refused_and_not_called_unknown() -> None:
 
 
 def test_where_the_coordinator_is_has_one_answer() -> None:
-    assert coordinator_of({"ORCHESTRATOR_URL": "http://a:1"}, None)["WEFT_COORDINATOR"] == "http://a:1"
+    assert coordinator_of({"ORCHESTRATORD_URL": "http://a:1"}, None)["WEFT_COORDINATOR"] == "http://a:1"
     with pytest.raises(Misconfigured, match="WEFT_COORDINATOR=http://b"):
-        coordinator_of({"ORCHESTRATOR_URL": "http://a", "WEFT_COORDINATOR": "http://b"}, None)
-    with pytest.raises(Misconfigured, match="ORCHESTRATOR_URL"):
+        coordinator_of({"ORCHESTRATORD_URL": "http://a", "WEFT_COORDINATOR": "http://b"}, None)
+    with pytest.raises(Misconfigured, match="ORCHESTRATORD_URL"):
         coordinator_of(CLOUD, None)
+    with pytest.raises(Misconfigured, match="ORCHESTRATORD_URL is not a URL"):
+        coordinator_of({"ORCHESTRATORD_URL": "http://a:99999"}, None)
+
+
+class Asked(dict[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self, given: dict[str, str]) -> None:
+        super().__init__(given)
+        self.names: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.names.add(key)
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.names.add(str(key))
+        return super().__contains__(key)
+
+
+# The node seed's variables, as its specification lists them, and who is to read each.
+COORDINATOR_VARIABLES = {
+    "ORCHD_ADDR",
+    "ORCHESTRATORD_CLOUD_PROFILE",
+    "ORCHESTRATORD_NODE_TIMEOUT_MS",
+    "ORCHESTRATORD_STALE_CHECK_INTERVAL_SECS",
+    "ORCHESTRATORD_PLACEMENT_STRATEGY",
+    "ORCHD_ADMISSION_CAPACITY",
+    "ORCHD_ADMISSION_POLICY",
+    "ORCHD_RUNTIME_DIR",
+    "ORCHD_HANDOFF_WATCH_INTERVAL_MS",
+    "LLORCH_API_TOKEN",
+}
+NODE_VARIABLES = {
+    "POOL_MANAGERD_CLOUD_PROFILE",
+    "POOL_MANAGERD_ADDR",
+    "POOL_MANAGERD_ADDRESS",
+    "ORCHESTRATORD_URL",
+    "POOL_MANAGERD_NODE_ID",
+    "POOL_MANAGERD_MACHINE_ID",
+    "POOL_MANAGERD_POOLS",
+    "HEARTBEAT_INTERVAL_SECS",
+    "ORCHESTRATORD_REGISTER_ON_STARTUP",
+    "POOL_MANAGERD_RUNTIME_DIR",
+    "WATCH_INTERVAL_MS",
+}
+
+
+def test_every_variable_of_the_node_seed_is_read_under_its_own_name_and_documented(tmp_path: Path) -> None:
+    node = Asked(
+        {
+            "POOL_MANAGERD_CLOUD_PROFILE": "true",
+            "POOL_MANAGERD_ADDR": "10.0.0.1:9200",
+            "ORCHESTRATORD_URL": "http://127.0.0.1:1",
+            "WEFT_DATA_DIR": str(tmp_path),
+        }
+    )
+    machine = MachineMemory(total_bytes=1 << 30, available_bytes=1 << 30)
+    read = read_settings(node, hostname="box", cpu_count=1, memory=machine, objects="none")
+    assert read.url == "http://127.0.0.1:1"
+    assert node.names >= NODE_VARIABLES
+    coordinator = Asked({"WEFT_DATA_DIR": str(tmp_path), "HEARTBEAT_INTERVAL_SECS": "1"})
+    read_coordinator_settings(coordinator)
+    assert coordinator.names >= COORDINATOR_VARIABLES
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert [name for name in sorted(COORDINATOR_VARIABLES | NODE_VARIABLES) if f"`{name}`" not in page] == []

@@ -68,10 +68,22 @@ def test_a_copy_that_failed_waits_and_is_forgotten_when_no_plan_wants_it() -> No
     errands.begin_copy(copy(1))
     errands.fail(Finding(object_hash=name(1), state="failed", error="no"), again_at_s=10.0)
     assert errands.next_copy(9.9) is None
-    assert errands.next_again_s() == 10.0
+    assert errands.next_again_s(9.9) == 10.0
     assert errands.next_copy(10.0) == copy(1)
     aim(errands, 2)
-    assert (errands.next_copy(99.0), errands.next_again_s()) == (None, None)
+    assert (errands.next_copy(99.0), errands.next_again_s(99.0)) == (None, None)
+
+
+def test_what_failed_wakes_nobody_while_as_many_copies_are_made_as_may_be() -> None:
+    errands = planned(1, *range(COPIES_AT_ONCE_MAX + 1))
+    errands.begin_copy(copy(0))
+    errands.fail(Finding(object_hash=name(0), state="failed", error="no"), again_at_s=10.0)
+    for number in range(1, COPIES_AT_ONCE_MAX + 1):
+        errands.begin_copy(copy(number))
+    assert errands.next_copy(10.0) is None
+    assert errands.next_again_s(10.0) is None, "or the node would spin until one of them ends"
+    errands.end(held(1))
+    assert errands.next_again_s(0.0) == 10.0
 
 
 def test_what_was_begun_is_not_begun_again_by_a_newer_plan() -> None:
@@ -80,7 +92,7 @@ def test_what_was_begun_is_not_begun_again_by_a_newer_plan() -> None:
     errands.begin(name(2))
     errands.begin(name(3))
     aim(errands, 2, 1, drops=(2,), checks=(3,))
-    assert (errands.next_copy(0.0), errands.next_drop(), errands.next_check()) == (None, None, None)
+    assert (errands.next_copy(0.0), errands.next_drop(), errands.next_check(0.0)) == (None, None, None)
 
 
 def test_a_finding_is_said_until_a_beat_with_it_was_answered() -> None:
@@ -148,10 +160,24 @@ def test_an_answer_to_an_earlier_inventory_does_not_count_for_the_later() -> Non
     assert errands.is_eager
 
 
+def test_a_look_that_came_to_nothing_is_put_off_and_others_go_before_it() -> None:
+    errands = planned(1, checks=(1, 2))
+    errands.begin(name(1))
+    errands.put_off(name(1), again_at_s=10.0)
+    assert errands.word().findings == ()
+    assert errands.next_check(9.9) == name(2)
+    errands.begin(name(2))
+    assert (errands.next_check(9.9), errands.next_again_s(9.9)) == (None, 10.0)
+    aim(errands, 2, checks=(1, 2))
+    assert (errands.next_check(9.9), errands.next_check(10.0)) == (None, name(1))
+    # Due, and waiting for something else to end: nothing to wake up for.
+    assert errands.next_again_s(10.0) is None
+
+
 @pytest.mark.parametrize("state", ["held", "missing", "corrupt"])
 def test_a_check_ends_with_whatever_it_found(state: str) -> None:
     errands = planned(1, checks=(1,))
     errands.begin(name(1))
     errands.end(Finding(object_hash=name(1), state=state))  # type: ignore[arg-type]
-    assert errands.next_check() is None
+    assert errands.next_check(0.0) is None
     assert [finding.state for finding in errands.word().findings] == [state]

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from tests.agent.world import until
 from weft.agent.errands import Finding, WantedCopy
 from weft.agent.keeper import Keeper
@@ -10,7 +12,7 @@ from weft.agent.outlet import Outlet
 from weft.agent.stock import Pace, no_pace
 from weft.api.bodies.beat import CopyOrder, StoreTarget
 from weft.client.ports import AsyncSystemClock
-from weft.model.errors import Disconnected, ObjectCorrupt, ObjectNotFound, StoreFull, WeftError
+from weft.model.errors import Disconnected, ObjectCorrupt, ObjectNotFound, StoreFull, StoreUnreadable, WeftError
 from weft.model.ids import NodeId
 from weft.model.object import ObjectHash
 
@@ -23,6 +25,7 @@ class FakeStock:
     def __init__(self, *held: ObjectHash) -> None:
         self.held = dict.fromkeys(held, 10)
         self.spoilt: set[ObjectHash] = set()
+        self.unreadable: set[ObjectHash] = set()
         self.refusals: dict[NodeId, WeftError] = {}
         self.asked: list[NodeId] = []
         self.checked: list[ObjectHash] = []
@@ -56,6 +59,8 @@ class FakeStock:
         await pace(10)
         if object_hash not in self.held:
             raise ObjectNotFound("not here", hash=object_hash)
+        if object_hash in self.unreadable:
+            raise StoreUnreadable("too many open files", path="", reason="EMFILE")
         if object_hash in self.spoilt:
             del self.held[object_hash]
             raise ObjectCorrupt("not what it should be", hash=object_hash)
@@ -149,7 +154,7 @@ def test_a_copy_nobody_gives_is_reported_with_every_reason() -> None:
         (finding,) = await kept.said()
         assert (finding.state, finding.doubted) == ("failed", ("b",))
         assert finding.error == "a: a is gone; b: b lies"
-        assert kept.keeper.errands.next_again_s() is not None
+        assert kept.keeper.errands.next_again_s(0.0) is not None
 
     run(stock, story)
 
@@ -201,6 +206,45 @@ def test_scrubbing_goes_round_and_round_and_reports_what_is_not_what_it_should_b
         assert any("is corrupt" in line for line in kept.remarks)
 
     run(stock, story, scrub=True)
+
+
+def test_what_cannot_be_read_just_now_is_neither_corrupt_nor_missing_and_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("weft.agent.keeper.COPY_AGAIN_MS", 5)
+    stock = FakeStock(ONE, TWO)
+    stock.unreadable.add(ONE)
+
+    async def asked(kept: Kept) -> None:
+        kept.plan(checks=(ONE, TWO))
+        await until(lambda: stock.checked.count(ONE) >= 3)
+        assert [finding.object_hash for finding in await kept.said()] == [TWO]
+        stock.unreadable.clear()
+        await until(lambda: len(kept.keeper.errands.word().findings) == 2)
+        assert {finding.state for finding in await kept.said()} == {"held"}
+
+    async def scrubbed(kept: Kept) -> None:
+        await until(lambda: stock.checked.count(ONE) >= 3 and stock.checked.count(TWO) >= 3)
+        assert not kept.keeper.errands.is_eager
+        assert any("too many open files" in line for line in kept.remarks)
+
+    run(stock, asked)
+    stock.unreadable.add(ONE)
+    stock.checked.clear()
+    run(stock, scrubbed, scrub=True)
+    assert stock.hashes() == [ONE, TWO]
+
+
+def test_a_source_that_cannot_read_its_copy_is_passed_over_and_not_doubted() -> None:
+    stock = FakeStock()
+    stock.refusals = {NodeId("a"): StoreUnreadable("too many open files", path="", reason="EMFILE")}
+
+    async def story(kept: Kept) -> None:
+        kept.plan("a", "b")
+        (finding,) = await kept.said()
+        assert (finding.state, finding.doubted, stock.asked) == ("held", (), ["a", "b"])
+
+    run(stock, story)
 
 
 def test_what_peers_bring_is_reported() -> None:

@@ -10,7 +10,15 @@ import pytest
 
 from weft.agent.disk import RealDisk
 from weft.agent.store import Store
-from weft.model.errors import Misconfigured, ObjectCorrupt, ObjectNotFound, StoreFailed, StoreFull, WeftError
+from weft.model.errors import (
+    Misconfigured,
+    ObjectCorrupt,
+    ObjectNotFound,
+    StoreFailed,
+    StoreFull,
+    StoreUnreadable,
+    WeftError,
+)
 from weft.model.object import ObjectHash
 from weft.model.policy import CHUNK_BYTES
 
@@ -218,6 +226,42 @@ def test_a_disk_that_fails_at_any_step_leaves_nothing_half_kept(
         again.close()
     # Create, write, sync, and so for the chunk hashes; two renames and the folder. Each of the nine has failed once.
     assert countdown == 10
+
+
+class UnreadableDisk(RealDisk):
+    """A disk of a machine that cannot read now."""
+
+    def __init__(self, error_number: int) -> None:
+        self.error_number = error_number
+
+    def read(self, path: Path, offset: int, into: memoryview) -> int:
+        raise OSError(self.error_number, os.strerror(self.error_number))
+
+
+@pytest.mark.parametrize(
+    "error_number",
+    [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN, errno.EACCES, errno.EPERM, errno.ESTALE],
+    ids=errno.errorcode.get,
+)
+def test_a_machine_that_cannot_read_just_now_has_not_lost_the_copy(store: Store, error_number: int) -> None:
+    object_hash = keep(store, SMALL)
+    store._disk = UnreadableDisk(error_number)
+    for look in (lambda: store.check(object_hash), lambda: store.read_chunk(object_hash, 0, memoryview(bytearray(1)))):
+        with pytest.raises(StoreUnreadable, match="its copy is kept") as refusal:
+            look()
+        assert (refusal.value.temporary, refusal.value.reason) == (True, errno.errorcode[error_number])
+    store._disk = RealDisk()
+    store.check(object_hash)
+
+
+@pytest.mark.parametrize(
+    "error_number", [errno.EIO, errno.EUCLEAN, errno.ENODATA, errno.EISDIR], ids=errno.errorcode.get
+)
+def test_a_medium_that_gives_no_bytes_has_lost_them(store: Store, error_number: int) -> None:
+    object_hash = keep(store, SMALL)
+    store._disk = UnreadableDisk(error_number)
+    with pytest.raises(ObjectCorrupt):
+        store.check(object_hash)
 
 
 Damage = Callable[[Path], object]

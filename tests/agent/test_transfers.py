@@ -1,5 +1,6 @@
 """Transfers: one slot each, from the first answer to the end; who finds none waits; who falls silent loses theirs."""
 
+import errno
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from typing_extensions import Buffer
 
+from weft.agent.disk import RealDisk
 from weft.agent.staging import Staging
 from weft.agent.store import Store
 from weft.agent.transfers import Transfers
@@ -167,6 +169,18 @@ def test_a_copy_that_went_bad_is_not_handed_out_and_is_told_on(desk: Desk) -> No
     slot = desk.ask(Fetch(object_hash=HASH, errand=2))
     assert code_of(desk.ask(Stage(transfer_id=slot.transfer_id, index=0))) == "OBJECT_CORRUPT"
     assert desk.corrupt == [HASH]
+
+
+def test_a_copy_that_cannot_be_read_just_now_is_not_handed_out_and_is_kept(desk: Desk) -> None:
+    class Busy(RealDisk):
+        def read(self, path: Path, offset: int, into: memoryview) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    desk.put()
+    desk.store._disk = Busy()
+    slot = desk.ask(Fetch(object_hash=HASH, errand=2))
+    assert code_of(desk.ask(Stage(transfer_id=slot.transfer_id, index=0))) == "STORE_UNREADABLE"
+    assert (desk.corrupt, desk.store.hashes()) == ([], [HASH])
 
 
 def test_nobody_goes_on_with_somebody_elses_transfer(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.client.fakes import FakeClock, ScriptedHttp, answer, perform, refusal, region_body
+from weft.api.errors import Family, envelope
 from weft.client.coordinator import Coordinator
 from weft.client.ports import Response
 from weft.model.errors import (
@@ -116,3 +117,23 @@ def test_a_silent_lender_is_waited_for_and_named_in_the_end() -> None:
 
     assert http.targets[1] == "POST /regions/scratch/attachments"
     assert Unavailable.temporary
+
+
+@pytest.mark.parametrize("family", [Family.WEFT, Family.CLUSTER, Family.POOLS, Family.STORAGE])
+def test_what_a_failed_journal_may_have_committed_is_repeated_under_its_id_in_every_family(family: Family) -> None:
+    unsure = answer(envelope(Unavailable("nothing can be written now", reason="journal"), family), 503)
+    http = ScriptedHttp(unsure, answer(region_body()))
+
+    perform(Coordinator().plan_region("scratch", 4 << 20), http)
+
+    first, second = (request.headers["weft-request-id"] for request in http.requests[:2])
+    assert first == second
+
+
+def test_what_a_gateway_in_between_lost_is_repeated_under_its_id() -> None:
+    http = ScriptedHttp(Response(status=502, headers={}, body=b"bad gateway"), answer(region_body()))
+
+    perform(Coordinator().plan_region("scratch", 4 << 20), http)
+
+    first, second = (request.headers["weft-request-id"] for request in http.requests[:2])
+    assert first == second

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tests.worlds import Door, run
+from weft.config import Profile, check_tokens
+from weft.config.process import TOKEN_LENGTH_MIN
 from weft.coordinator.handoffs import HandoffWatch
 from weft.coordinator.tokens import TokenFile
 from weft.handoff import Handoff, HandoffDirectory, write_handoff
@@ -43,7 +45,11 @@ class TokenWorld:
         self.lines: list[str] = []
         self.gate = Gate(("fixed",))
         log = Log(self, lambda: 0)  # type: ignore[arg-type]
-        self.file = TokenFile(self.gate, ("fixed",), path, log)
+        self.file = TokenFile(self.gate, ("fixed",), path, log, self.check)
+        self.host, self.profile = "127.0.0.1", Profile()
+
+    def check(self, tokens: tuple[str, ...]) -> None:
+        check_tokens(self.host, self.profile, tokens)
 
     def write(self, text: str) -> None:
         self.lines.append(text)
@@ -82,6 +88,23 @@ def test_tokens_rotate_without_a_restart(world: TokenWorld) -> None:
     world.put("new\n")
     world.file.look()
     assert world.accepted("fixed", "old", "new") == [True, False, True]
+
+
+def test_a_token_too_short_to_start_with_is_too_short_to_rotate_to(world: TokenWorld) -> None:
+    world.host, world.profile = "0.0.0.0", Profile(cloud=True)
+    old, new = "o" * TOKEN_LENGTH_MIN, "n" * TOKEN_LENGTH_MIN
+    world.put(old)
+    world.file.look()
+    for text in ("hush", f"{new},hush", "n" * (TOKEN_LENGTH_MIN - 1)):
+        world.put(text)
+        world.file.look()
+        world.file.look(always=True)
+        assert world.accepted(old, new, "hush") == [True, False, False]
+    assert all("hush" not in line for line in world.lines), "no token is ever in a line"
+    assert any("stay as they are" in line and "fewer than 32 letters" in line for line in world.lines)
+    world.put(new)
+    world.file.look()
+    assert world.accepted(old, new) == [False, True]
 
 
 @pytest.mark.parametrize("text", ["", " , \n", "a b", "\x00"])

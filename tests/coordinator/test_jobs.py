@@ -454,3 +454,119 @@ def test_decisions_are_counted_by_strategy_and_outcome() -> None:
         assert 'weft_placement_decisions_total{strategy="round-robin",outcome="POOL_UNAVAILABLE"} 1' in text
 
     cloud(story)
+
+
+def test_a_repeat_of_the_request_for_a_job_that_was_reset_says_so() -> None:
+    async def story(door: Door) -> None:
+        await join(door, "a")
+        first = await door.ok("POST", "/v2/placements", {}, weft_request_id="r-1")
+        assert await door.ok("POST", "/v2/placements", {}, weft_request_id="r-1") == first
+        door.clock.advance(NODE_LOST_MS + 1)
+        answer = await door("POST", "/v2/placements", {}, weft_request_id="r-1")
+        assert (answer.status_code, answer.json()["code"]) == (410, "WORKER_RESET")
+        await beat(door, "a")
+        answer = await door("POST", "/v2/placements", {}, weft_request_id="r-1")
+        assert answer.status_code == 410, "for good, also when the node is back"
+        assert (await door.ok("POST", "/v2/placements", {}, weft_request_id="r-2"))["node_id"] == "a"
+
+    cloud(story)
+
+
+def test_a_late_copy_of_the_request_for_a_job_that_is_over_places_no_second_one() -> None:
+    async def story(door: Door) -> None:
+        await join(door, "a", slots_free=1)
+        first = await door.ok("POST", "/v2/placements", {}, weft_request_id="r-1")
+        assert (await door("DELETE", f"/v2/placements/{first['placement_id']}")).status_code == 204
+        answer = await door("POST", "/v2/placements", {}, weft_request_id="r-1")
+        assert (answer.status_code, answer.json()["code"]) == (404, "PLACEMENT_NOT_FOUND")
+        assert (await place(door))["node_id"] == "a", "the slot is free"
+
+    cloud(story)
+
+
+def test_engines_of_a_node_past_its_time_are_not_told_to_anybody() -> None:
+    async def story(door: Door) -> None:
+        await join(door, "a", url="http://10.0.0.1:8081")
+        assert [one["node_id"] for one in (await door.ok("GET", "/engines"))["engines"]] == ["a"]
+        door.clock.advance(NODE_LOST_MS + 1)
+        assert (await door.ok("GET", "/engines"))["engines"] == []
+        (node,) = (await door.ok("GET", "/v2/nodes"))["nodes"]
+        assert (node["status"], node["bindings"]) == ("Offline", [])
+        await beat(door, "a", url="http://10.0.0.1:8081")
+        assert [one["node_id"] for one in (await door.ok("GET", "/engines"))["engines"]] == ["a"]
+
+    cloud(story)
+
+
+def test_a_pool_nobody_registered_is_taken_at_no_door() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a", "pool-0")
+        pools = [
+            {"pool_id": name, "ready": True, "slots_free": 1, "slots_total": 1, "url": "http://10.0.0.1:1"}
+            for name in ("pool-0", "pool-9")
+        ]
+        assert (await door("POST", "/v2/nodes/a/heartbeat", {"pools": pools})).status_code == 400
+        body = {"incarnation": f"{1:016x}", "generation": 0, "wait_ms": 0, "observations": {"pools": pools}}
+        for _ in range(2):
+            await door.ok("POST", "/nodes/a/beat", body)
+        (node,) = (await door.ok("GET", "/v2/nodes"))["nodes"]
+        assert [pool["pool_id"] for pool in node["pool_status"]] == ["pool-0"]
+        assert [one["pool"] for one in (await door.ok("GET", "/engines"))["engines"]] == ["pool-0"]
+        assert (await place(door))["pool_id"] == "pool-0"
+        assert (await refusal(door)) == (503, "POOL_UNAVAILABLE")
+        told = [line for line in door.log.getvalue().splitlines() if "pool-9" in line and "left out" in line]
+        assert len(told) == 1, "the beat goes on, and one line says why the pool is not there"
+
+    cloud(story)
+
+
+def test_a_job_is_told_when_every_node_with_pools_is_silent() -> None:
+    async def story(door: Door) -> None:
+        assert "no node has described a pool" in (await door("POST", "/v2/placements", {})).json()["message"]
+        await join(door, "a")
+        door.clock.advance(NODE_LOST_MS + 1)
+        said = (await door("POST", "/v2/placements", {})).json()["message"]
+        assert "no node that described a pool is given work" in said
+        assert "a: the node is not heard" in said
+
+    cloud(story)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers"),
+    [
+        ("POST", "/v2/nodes/register", {"node_id": "x"}, {}),
+        ("POST", "/v2/nodes/register", b"{not json", {}),
+        ("POST", "/v2/nodes/register", b"", {}),
+        ("POST", "/v2/nodes/register", {"node_id": "x"}, {"content_type": "text/plain"}),
+        ("POST", "/v2/nodes/x/heartbeat", {"pools": 7}, {}),
+        ("DELETE", "/v2/nodes/x", None, {}),
+        ("GET", "/v2/nodes?status=bogus", None, {}),
+        ("GET", "/v2/nodes?at_least=bogus", None, {}),
+        ("GET", "/v2/catalog/availability", None, {}),
+    ],
+)
+def test_at_home_the_registry_is_off_whatever_else_is_wrong(
+    method: str, path: str, body: Any, headers: dict[str, str]
+) -> None:
+    async def story(door: Door) -> None:
+        answer = await door(method, path, body, **headers)
+        assert (answer.status_code, answer.json()["code"]) == (503, "CLOUD_PROFILE_OFF")
+        assert "ORCHESTRATORD_CLOUD_PROFILE" in answer.json()["message"]
+        assert answer.json()["node_id"] == ("x" if "x" in path or isinstance(body, dict) else None)
+
+    run(story)
+
+
+def test_the_time_a_placement_takes_is_a_histogram() -> None:
+    async def story(door: Door) -> None:
+        await join(door, "a", slots_free=1)
+        await place(door)
+        await refusal(door)
+        text = (await door("GET", "/metrics", accept="text/plain")).text
+        assert "# TYPE weft_placement_latency_seconds histogram" in text
+        assert 'weft_placement_latency_seconds_bucket{le="0.1"} 2' in text
+        assert 'weft_placement_latency_seconds_bucket{le="+Inf"} 2' in text
+        assert "weft_placement_latency_seconds_count 2" in text
+
+    cloud(story)

@@ -1,6 +1,7 @@
 """Liveness in a whole coordinator: reads that do not wait for the sweep, the brake, the grace and the purge."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ def cloud(story: Any, **settings: Any) -> None:
     run(story, home=False, **settings)
 
 
-async def register(door: Door, *names: str) -> None:
+async def register(door: Door, *names: str, pools: tuple[str, ...] = ()) -> None:
     for name in names:
-        await door.ok("POST", "/v2/nodes/register", {"node_id": name, "machine_id": "m", "address": "a:1"})
+        body = {"node_id": name, "machine_id": "m", "address": "a:1", "pools": pools}
+        await door.ok("POST", "/v2/nodes/register", body)
 
 
 async def beat(door: Door, *names: str) -> None:
@@ -236,5 +238,109 @@ def test_a_hundred_beats_at_once_are_all_heard() -> None:
         await register(door, *names)
         await asyncio.gather(*(beat(door, name) for name in names))
         assert set((await statuses(door)).values()) == {"Online"}
+
+    cloud(story)
+
+
+def test_what_waited_while_the_coordinator_was_stopped_is_answered_without_blaming_a_node() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a", pools=("pool-0",))
+        pool = {"pool_id": "pool-0", "ready": True, "slots_free": 1, "slots_total": 1}
+        await door.ok("POST", "/v2/nodes/a/heartbeat", {"pools": [pool]})
+        placement = (await door.ok("POST", "/v2/placements", {}))["placement_id"]
+        door.clock.stop(5 * LATE_MS)
+        # No timer has rung since: these were in the socket already.
+        assert (await door.ok("GET", f"/v2/placements/{placement}"))["node_id"] == "a"
+        assert await door.ok("GET", "/placement/k") == ["a"]
+        assert await statuses(door) == {"a": "Online"}
+        assert door.log.getvalue().count("was stopped for a while") == 1
+        door.clock.advance(LATE_MS)
+        assert await statuses(door) == {"a": "Offline"}, "its own silence counts as ever"
+
+    cloud(story)
+
+
+def test_every_reader_of_silence_takes_a_stop_of_the_coordinator_out_first() -> None:
+    readers = {
+        "/v2/nodes": lambda seen: seen["nodes"][0]["status"] == "Online",
+        "/cluster": lambda seen: seen["members"][0]["status"] == "active",
+        "/placement/k": lambda seen: seen == ["a"],
+    }
+
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        for path, is_right in readers.items():
+            await beat(door, "a")
+            door.clock.stop(5 * LATE_MS)
+            assert is_right(await door.ok("GET", path)), path
+        await beat(door, "a")
+        door.clock.stop(5 * LATE_MS)
+        assert (await door.ok("POST", "/schedule", {}))["node_id"] == "a"
+
+    cloud(story)
+
+
+def test_a_node_whose_beat_waits_counts_as_heard_until_the_coordinator_was_stopped() -> None:
+    async def story(door: Door) -> None:
+        lender = Lender(door, "a")
+        await door.found(lender)
+        waiting = asyncio.ensure_future(lender.beat(wait_ms=3_000))
+        await door.settle()
+        door.clock.advance(LATE_MS - 1)
+        door.clock.stop(LATE_MS)
+        assert await statuses(door) == {"a": "Online"}
+        waiting.cancel()
+        await door.settle()
+        assert await statuses(door) == {"a": "Online"}
+
+    cloud(story)
+
+
+def test_a_lease_does_not_end_while_the_coordinator_is_stopped() -> None:
+    async def story(door: Door) -> None:
+        lender = Lender(door, "a")
+        await door.found(lender)
+        await door.ready_region("r", 1, lender)
+        opening = door.ok("POST", "/regions/r/attachments", {"mode": "exclusive", "holder": "me"})
+        await door.during(opening, lender)
+        door.clock.stop(2 * 3_600_000)
+        await lender.beat()
+        door.coordinator.pulse.look()
+        await door.coordinator.sweep.look()
+        assert len((await door.ok("GET", "/regions/r"))["attachments"]) == 1
+
+    cloud(story)
+
+
+def test_a_node_that_beat_once_is_missed_also_by_the_next_coordinator(tmp_path: Path) -> None:
+    async def first(door: Door) -> None:
+        await door.ok("POST", "/register", {"id": "s", "zone": "z", "addr": "10.0.0.1:1"})
+        await door.ok("POST", "/register", {"id": "quiet", "zone": "z", "addr": "10.0.0.2:1"})
+        position = door.coordinator.writer.state.marks.position
+        await beat(door, "s")
+        await beat(door, "s")
+        assert door.coordinator.writer.state.marks.position == position + 1, (
+            "the first beat is a fact, the next is none"
+        )
+
+    async def second(door: Door) -> None:
+        door.clock.advance(LATE_MS)
+        assert await statuses(door) == {"s": "Offline", "quiet": "Online"}
+        assert await door.ok("GET", "/placement/k?rf=2") == ["quiet"]
+
+    cloud(first, directory=tmp_path)
+    cloud(second, directory=tmp_path)
+
+
+def test_a_node_that_promised_beats_and_was_never_heard_is_given_no_work() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "promised")
+        assert (await door("POST", "/schedule", {})).status_code == 404
+        assert await door.ok("GET", "/placement/k") == []
+        await door.ok("POST", "/register", {"id": "stores", "zone": "z", "addr": "10.0.0.1:1"})
+        assert (await door.ok("POST", "/schedule", {}))["node_id"] == "stores", "nobody promised beats for this one"
+        assert await door.ok("GET", "/placement/k") == ["stores"]
+        await beat(door, "promised")
+        assert sorted(await door.ok("GET", "/placement/k")) == ["promised", "stores"]
 
     cloud(story)

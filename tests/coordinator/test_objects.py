@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import Door, Lender, run
+from tests.worlds import Door, Lender, run, seed_node
+from weft.model.errors import JournalFailed
 from weft.model.policy import NODE_LOST_MS
 
 ONE, OTHER = "1" * 64, "2" * 64
@@ -194,6 +195,30 @@ def test_a_copy_the_books_have_and_its_node_does_not_name_is_missing() -> None:
     run(story)
 
 
+def test_what_a_node_does_not_name_is_missing_also_when_that_could_not_be_written_at_once() -> None:
+    async def story(door: Door) -> None:
+        (node,) = await cluster(door, "a")
+        await register(door)
+        node.find(ONE, "held")
+        await node.beat()
+        node.restart()
+        node.held, node.inventory, node.told, node.plan = {}, 0, 0, 0
+        await node.beat()
+        node.inventory = node.target["inventory"]
+        append = door.coordinator._journal.append
+        door.coordinator._journal.append = failing
+        assert (await door("POST", "/nodes/a/beat", node.body())).status_code == 503
+        door.coordinator._journal.append = append
+        await node.beat()
+        assert await replicas(door) == []
+
+    run(story)
+
+
+async def failing(*_: object) -> None:
+    raise JournalFailed("the disk reports an error", path="a test's")
+
+
 def test_auto_re_replication_a_plan_reaches_the_target_in_its_beat_and_nothing_is_planned_after_it() -> None:
     async def story(door: Door) -> None:
         nodes = await cluster(door, "a", "b", "c", "d", "e")
@@ -372,6 +397,34 @@ def test_what_is_put_goes_to_nodes_that_keep_objects_and_not_to_those_that_refus
     run(story)
 
 
+def test_nodes_that_could_keep_an_object_and_cannot_now_are_named_with_the_reason() -> None:
+    async def story(door: Door) -> None:
+        nodes = await cluster(door, "a", "b", "c", "d")
+        storeless = Lender(door, "no-store")
+        await storeless.join()
+        await door.ok("POST", "/nodes", seed_node("stranger"))
+        await register(door, rf=4)
+        path = f"/objects/{ONE}/targets"
+        answer = await door.ok("GET", path)
+        assert (sorted(answer["targets"]), answer["passed_over"]) == (["a", "b", "c", "d"], {})
+        for _ in range(3):
+            await door.pass_time(NODE_LOST_MS // 2)
+            for one in (nodes[0], nodes[2], storeless):
+                await one.beat()
+        await door.ok("POST", "/nodes/c/drain")
+        answer = await door.ok("GET", path)
+        assert answer["targets"] == ["a"]
+        assert answer["passed_over"] == {"b": "it is offline", "d": "it is offline"}
+        nodes[3].restart()
+        nodes[3].inventory = 0
+        await nodes[3].beat()
+        answer = await door.ok("GET", f"{path}?without=a")
+        assert answer["targets"] == []
+        assert answer["passed_over"] == {"b": "it is offline", "d": "it has yet to say what it holds"}
+
+    run(story)
+
+
 def test_the_list_comes_in_pages_in_order_of_hash() -> None:
     async def story(door: Door) -> None:
         names = sorted(f"{number:064x}" for number in range(7))
@@ -474,6 +527,31 @@ def test_a_holder_that_was_away_lets_go_of_a_deleted_object_when_it_is_back() ->
         await rounds(door, *nodes)
         assert nodes[1].held == {}
         assert (await door.ok("GET", "/objects"))["deleting"] == 0
+
+    run(story)
+
+
+@pytest.mark.parametrize("deleted", ["before", "after"])
+def test_a_holder_that_left_the_cluster_lets_go_of_a_deleted_object_when_it_is_back(deleted: str) -> None:
+    async def story(door: Door) -> None:
+        nodes = await cluster(door, "a", "b")
+        await stored(door, *nodes)
+        await stored(door, *nodes, object_hash=OTHER)
+        if deleted == "before":
+            await door.ok("DELETE", f"/object/{ONE}")
+        await door("DELETE", "/nodes/b")
+        if deleted == "after":
+            await door.ok("DELETE", f"/object/{ONE}")
+        await rounds(door, nodes[0])
+        listed = await door.ok("GET", "/objects")
+        assert (listed["total"], listed["deleting"]) == (1, 1)
+        assert door.coordinator.healer.plan.is_empty
+        back = StoreNode(door, "b", tuple(nodes[1].held))
+        await back.ready()
+        await rounds(door, nodes[0], back)
+        assert back.held == {OTHER: None}
+        assert (await door.ok("GET", "/objects"))["deleting"] == 0
+        assert await replicas(door, OTHER) == ["a", "b"]
 
     run(story)
 

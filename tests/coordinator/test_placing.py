@@ -1,12 +1,13 @@
 """The ring and the scheduler over HTTP: end to end, with the storage seed's own bodies."""
 
+import math
 from typing import Any
 
 import pytest
 
 from tests.worlds import Door, Lender, run
 from weft.coordinator.app import Limits
-from weft.model.policy import NODE_LOST_MS
+from weft.model.policy import COUNT_MAX, NODE_LOST_MS, WEIGHT_MAX
 
 README_WORKLOAD = {
     "cpu_req": 0.2,
@@ -213,7 +214,9 @@ def test_a_weight_that_is_left_out_is_the_seed_s_and_not_the_one_at_boot() -> No
     run(story)
 
 
-@pytest.mark.parametrize("weights", [{"w_cpu": -1}, {"w_ram": "much"}, b'{"w_io": 1e999}', b'{"w_io": NaN}'])
+@pytest.mark.parametrize(
+    "weights", [{"w_cpu": -1}, {"w_ram": "much"}, b'{"w_io": 1e999}', b'{"w_io": NaN}', {"w_gpu": 1e10}]
+)
 def test_a_weight_that_is_no_finite_number_from_zero_is_refused(weights: Any) -> None:
     async def story(door: Door) -> None:
         answer = await door("POST", "/scheduler/config", weights)
@@ -232,3 +235,40 @@ def test_weights_outlive_the_coordinator(tmp_path: Any) -> None:
 
     run(first, tmp_path)
     run(then, tmp_path)
+
+
+def test_the_largest_weights_and_figures_still_make_scores_that_are_numbers() -> None:
+    async def story(door: Door) -> None:
+        for name in "ab":
+            await register(door, name)
+        largest = {"cpu_free": 1, "ram_free_mb": COUNT_MAX, "gpu_free": COUNT_MAX, "latency_ms": 0, "io_pressure": 1}
+        for name in "ab":
+            await door.ok("POST", f"/node/{name}/stats", largest)
+        for normalised in (False, True):
+            weights = dict.fromkeys(README_WEIGHTS, WEIGHT_MAX)
+            await door.ok("POST", "/scheduler/config", {**weights, "normalised": normalised})
+            explained = (await door.ok("POST", "/schedule?explain=1", {}))["explanation"]
+            assert all(isinstance(one["score"], float) and math.isfinite(one["score"]) for one in explained)
+
+    run(story)
+
+
+def test_a_key_with_an_escaped_slash_has_a_place_like_any_other() -> None:
+    async def story(door: Door) -> None:
+        await register(door, "a")
+        assert await door.ok("GET", "/placement/a%2Fb") == ["a"]
+        assert await door.ok("GET", "/placement/a%2fb%2Fc?rf=1") == ["a"]
+        assert (await door("GET", "/placement/a/b")).status_code == 404, "a slash as it is divides"
+        assert (await door("POST", "/placement/a%2Fb")).status_code in (404, 405)
+        assert (await door("GET", "/node/a%2Fb")).status_code == 404
+
+    run(story)
+
+
+@pytest.mark.parametrize("zone", ["", " ", "\t \n"])
+def test_a_zone_nobody_could_read_is_refused(zone: str) -> None:
+    async def story(door: Door) -> None:
+        answer = await door("POST", "/register", {"id": "a", "zone": zone, "addr": "10.0.0.1:1"})
+        assert (answer.status_code, answer.json()["fields"]["field"]) == (422, "zone")
+
+    run(story)

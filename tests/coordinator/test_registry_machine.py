@@ -51,6 +51,7 @@ class Registry(RuleBasedStateMachine):
             limits=Limits(sweep_ms=3_600_000, node_lost_ms=TIMEOUT_MS, node_purge_ms=PURGE_MS),
         )
         self.loop.run_until_complete(self.coordinator.start())
+        self.clock.running.append(self.coordinator.pulse.note)
         transport = httpx.ASGITransport(app=self.coordinator.app)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://coordinator")
 

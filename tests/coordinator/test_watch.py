@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from tests.worlds import Door, Lender, coordinator_door, run, seed_node
+from weft.api.bodies.events import encode_event
+from weft.client.watching import Watching
 from weft.coordinator.watch import Place, parse_place
 from weft.ledger import MemoryJournal
 from weft.model.batch import SealedBatch
 from weft.model.errors import InvalidField
-from weft.model.ids import Position
+from weft.model.events import NodeIncarnated
+from weft.model.ids import Incarnation, NodeId, Position
 from weft.model.policy import REQUEST_MS_MAX, WATCH_BATCHES_MAX, WATCH_QUIET_MS
 
 
@@ -380,5 +383,28 @@ def test_every_read_takes_a_position_beside_its_own_query(target: str) -> None:
         assert (await door("GET", f"{target}{mark}at_least=1")).status_code == 200
         answer = await door("GET", f"{target}{mark}at_least=soon")
         assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_FIELD")
+
+    run(story)
+
+
+def test_an_incarnation_goes_out_as_the_hex_digits_every_other_route_has() -> None:
+    largest = (1 << 63) - 1
+
+    async def story(door: Door) -> None:
+        lender = Lender(door, "a", incarnation=largest)
+        await door.found(lender)
+        await door.ready_region("r", 1, lender)
+        text = (await door("GET", "/events?follow=0")).text
+        told = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+        begun = next(one["event"] for one in told if one["kind"] == "NodeIncarnated")
+        members = (await door.ok("GET", "/cluster"))["members"]
+        assert begun["incarnation"] == members[0]["incarnation"] == "7fffffffffffffff"
+        assert str(largest) not in text
+        planned = next(one for one in told if one["kind"] == "RegionPlanned")
+        assert "7fffffffffffffff" in json.dumps(planned)
+        watching = Watching()
+        events = {info.kind: info for info in watching.feed(text.encode())}
+        assert events["NodeIncarnated"].event == NodeIncarnated(node_id=NodeId("a"), incarnation=Incarnation(largest))
+        assert json.loads(encode_event(events["RegionPlanned"])) == planned
 
     run(story)

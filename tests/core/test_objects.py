@@ -21,7 +21,7 @@ from weft.model.errors import InvalidField, NodeNotFound, ObjectBeingDeleted, Ob
 from weft.model.events import ObjectDeleted, ObjectRegistered, ReplicaAdded, ReplicaRemoved
 from weft.model.ids import Incarnation, NodeId
 from weft.model.object import ObjectHash, StoredObject, chunk_count, chunk_size, is_content_hash, parse_object_hash
-from weft.model.policy import CHUNK_BYTES
+from weft.model.policy import CHUNK_BYTES, LEFT_NODES_MAX, LedgerPolicy
 
 A, B = NodeId("a"), NodeId("b")
 ONE, OTHER = ObjectHash("1" * 64), ObjectHash("2" * 64)
@@ -250,12 +250,82 @@ def test_copies_that_were_only_marked_are_waited_for_by_nobody() -> None:
     assert made.state.objects.get(ONE) is None, "and somebody may say of any holder that it has none"
 
 
-def test_a_node_that_leaves_for_good_is_not_waited_for_to_let_go() -> None:
+def come_back(made: World, name: str) -> None:
+    made.do(node(name))
+    made.do(AdmitBeat(node_id=NodeId(name), incarnation=LIFE))
+
+
+def test_a_node_that_left_is_not_waited_for_to_let_go_and_is_told_when_it_is_back() -> None:
     made = world("a")
     held(made, "a")
     made.do(DeleteObject(object_hash=ONE))
     made.do(RemoveNode(node_id=A))
+    found = the_object(made)
+    assert (found.deleting, found.replicas, found.left) == (True, (), (A,))
+    come_back(made, "a")
+    held(made, "a")
+    assert the_object(made).replicas == (A,), "and so a plan has it let go"
+    let_go(made, "a")
     assert made.state.objects.get(ONE) is None
+    assert state_digest(replay(made.log)) == state_digest(made.state)
+
+
+def test_an_object_deleted_after_a_holder_left_is_remembered_for_that_holder() -> None:
+    made = world("a", "b")
+    held(made, "a", "b")
+    made.do(RemoveNode(node_id=B))
+    assert (the_object(made).replicas, the_object(made).left) == ((A,), (B,))
+    made.do(DeleteObject(object_hash=ONE))
+    let_go(made, "a")
+    assert (the_object(made).replicas, the_object(made).left) == ((), (B,))
+    made.do(RegisterObject(object_hash=ONE, size_bytes=100, replicas_wanted=2))
+    assert (the_object(made).deleting, the_object(made).left) == (False, (B,)), "put anew, and waited for nobody"
+
+
+def test_a_node_that_is_back_without_its_copy_is_remembered_no_more() -> None:
+    made = world("a", "b")
+    held(made, "a", "b")
+    made.do(RemoveNode(node_id=B))
+    made.do(DeleteObject(object_hash=ONE))
+    let_go(made, "a")
+    come_back(made, "b")
+    made.do(ReportReplicas(node_id=B, incarnation=LIFE, gone=((ONE, "missing"),)))
+    assert made.state.objects.get(ONE) is None
+
+
+def test_somebody_may_say_that_a_node_which_left_has_no_copy() -> None:
+    made = world("a")
+    held(made, "a")
+    made.do(DeleteObject(object_hash=ONE))
+    made.do(RemoveNode(node_id=A))
+    made.do(MarkMissing(object_hash=ONE, node_id=A))
+    assert made.state.objects.get(ONE) is None
+
+
+def test_so_many_that_left_are_remembered_and_the_oldest_forgotten_first() -> None:
+    names = [f"n{index:02}" for index in range(LEFT_NODES_MAX + 1)]
+    made = world(*names)
+    for name in names:
+        held(made, name)
+        made.do(RemoveNode(node_id=NodeId(name)))
+    assert the_object(made).left == tuple(names[1:])
+
+
+def test_so_many_deletions_wait_for_nodes_that_left_and_the_oldest_is_forgotten_first() -> None:
+    made = World.founded(node("a"), policy=LedgerPolicy(deleted_awaited_max=2))
+    made.do(AdmitBeat(node_id=A, incarnation=LIFE))
+    names = [ObjectHash(f"{index:064x}") for index in range(4)]
+    for name in reversed(names):
+        made.do(RegisterObject(object_hash=name, size_bytes=1, replicas_wanted=1))
+        made.do(ReportReplicas(node_id=A, incarnation=LIFE, held=(name,)))
+        made.now_ms += 1
+    for name in names[1:]:
+        made.do(DeleteObject(object_hash=name))
+    made.do(RemoveNode(node_id=A))
+    assert sorted(one.object_hash for one in made.state.objects.values()) == names[:3], (
+        "the one that is not deleted stays, and the two newest deletions"
+    )
+    assert state_digest(replay(made.log)) == state_digest(made.state)
 
 
 def test_a_copy_that_arrives_after_its_object_was_deleted_is_one_more_to_let_go_of() -> None:

@@ -33,7 +33,7 @@ def pools(**described: list[PoolSnapshot]) -> Pools:
 
 
 def found(described: Pools, needs: JobNeeds | None = None, **given: Any) -> list[str]:
-    candidates = find_candidates(described, given.get("aside", ()), given.get("promised", {}), needs or JobNeeds())
+    candidates = find_candidates(described, given.get("aside", {}), given.get("promised", {}), needs or JobNeeds())
     return [f"{one.node_id}/{one.pool.pool_id}" for one in candidates]
 
 
@@ -56,7 +56,7 @@ def test_each_filter_alone_leaves_nobody_with_its_own_code(
     described: Pools, needs: JobNeeds, error: type[WeftError], told: str
 ) -> None:
     with pytest.raises(error, match=told):
-        find_candidates(described, (), {}, needs)
+        find_candidates(described, {}, {}, needs)
 
 
 def test_a_job_that_asks_for_what_there_is_just_enough_of_is_placed() -> None:
@@ -68,7 +68,7 @@ def test_a_job_that_asks_for_what_there_is_just_enough_of_is_placed() -> None:
 @pytest.mark.parametrize("needs", [JobNeeds(), JobNeeds(model="m"), JobNeeds(pinned=A)])
 def test_a_node_that_is_set_aside_is_offered_nothing(needs: JobNeeds) -> None:
     with pytest.raises((PoolUnavailable, ModelNotAvailable, NodeUnavailable)):
-        find_candidates(pools(a=[pool()]), {A}, {}, needs)
+        find_candidates(pools(a=[pool()]), {A: "offline"}, {}, needs)
 
 
 def test_a_pin_leaves_one_node_and_its_pools() -> None:
@@ -93,7 +93,7 @@ def test_what_was_promised_counts_as_taken() -> None:
 
 def chosen(described: Pools, strategy: Strategy, needs: JobNeeds | None = None, **given: Any) -> Candidate:
     wanted = needs or JobNeeds()
-    candidates = find_candidates(described, (), given.get("promised", {}), wanted)
+    candidates = find_candidates(described, {}, given.get("promised", {}), wanted)
     return choose_candidate(candidates, wanted, strategy, given.get("last"), given.get("chance", 0))
 
 
@@ -175,4 +175,4 @@ def test_a_job_goes_to_a_replica_and_takes_that_ones_slot() -> None:
     second = chosen(described, Strategy.ROUND_ROBIN, last=first.key, promised={first.key: Promised(1, 0)})
     assert second.key == (A, "pool-0", "r1")
     with pytest.raises(PoolUnavailable, match="2 without a free slot"):
-        find_candidates(described, (), {one.key: Promised(1, 0) for one in (first, second)}, JobNeeds())
+        find_candidates(described, {}, {one.key: Promised(1, 0) for one in (first, second)}, JobNeeds())

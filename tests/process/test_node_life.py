@@ -65,7 +65,7 @@ class Cloud:
         """Starts a node and waits for nothing."""
         own = {
             **self.environment,
-            "ORCHESTRATOR_URL": self.url,
+            "ORCHESTRATORD_URL": self.url,
             "POOL_MANAGERD_NODE_ID": name,
             "POOL_MANAGERD_RUNTIME_DIR": str(self.engines(name)),
             **environment,
@@ -307,3 +307,24 @@ def test_a_coordinator_that_is_stopped_for_longer_than_the_timeout_blames_no_nod
     assert [cloud.status(name) for name in names] == ["Online"] * 3
     events = [json.loads(line)["event"] for line in coordinator.lines if line.startswith("{")]
     assert "node offline" not in events
+
+
+def test_a_request_that_waited_while_the_coordinator_was_stopped_blames_no_node(cloud: Cloud) -> None:
+    coordinator = cloud.begin()
+    cloud.start("a")
+    cloud.engine("a", slots_free=1)
+    until(lambda: cloud.listed()["a"]["pool_status"] and cloud.listed()["a"]["pool_status"][0]["ready"])
+    placement = cloud.ask("POST", "/v2/placements", {}).json()["placement_id"]
+    with socket.create_connection(("127.0.0.1", cloud.port), timeout=DEADLINE_S) as queued:
+        os.kill(coordinator.pid, signal.SIGSTOP)
+        began_s = time.monotonic()
+        queued.sendall(
+            f"GET /v2/placements/{placement} HTTP/1.1\r\nHost: c\r\n\r\n"
+            "GET /placement/k HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n".encode()
+        )
+        until(lambda: time.monotonic() - began_s >= 2 * TIMEOUT_MS / 1_000)
+        os.kill(coordinator.pid, signal.SIGCONT)
+        answers = b"".join(iter(lambda: queued.recv(65_536), b"")).decode()
+    assert answers.count("HTTP/1.1 200") == 2, answers
+    assert '["a"]' in answers
+    assert cloud.status("a") == "Online"

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import random
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -96,6 +98,28 @@ def test_silent_corruption_on_a_disk_is_found_by_scrubbing_and_healed() -> None:
         cluster.settled(lambda: cluster.holders(object_hash) == ["a", "b", "c"])
 
 
+def test_a_node_that_runs_out_of_descriptors_keeps_its_copies_and_goes_on() -> None:
+    with farm("a", "b", flags=("--scrub-every-ms", "100", "--scrub-rate", "1GiB")) as cluster:
+        object_hash = cluster.cluster.put(b"healthy", replicas=2)
+        cluster.settled(lambda: cluster.holders(object_hash) == ["a", "b"])
+        short = cluster.nodes["b"]
+        before = resource.prlimit(short.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(short.process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+
+        short.line_with(f"object {object_hash} could not be looked at", DEADLINE_S)
+        # Its connection ends, so that it needs a new one and has no descriptor for it.
+        coordinator = cluster.crew._children[0]
+        os.kill(coordinator.process.pid, signal.SIGSTOP)
+        short.line_with("cannot open a connection", DEADLINE_S)
+        os.kill(coordinator.process.pid, signal.SIGCONT)
+        assert short.process.poll() is None
+        resource.prlimit(short.process.pid, resource.RLIMIT_NOFILE, before)
+
+        cluster.settled(lambda: cluster.holders(object_hash) == ["a", "b"])
+        assert cluster.content_of("b", object_hash) == b"healthy"
+        assert not any("is corrupt" in line or "is missing" in line for line in short.lines)
+
+
 def test_a_file_that_vanished_from_a_disk_is_missed_by_scrubbing_and_healed() -> None:
     with farm("a", "b", flags=("--scrub-every-ms", "100", "--scrub-rate", "1GiB")) as cluster:
         object_hash = cluster.cluster.put(b"here today", replicas=2)
@@ -131,6 +155,34 @@ def test_a_put_goes_on_when_a_node_is_killed_in_the_middle() -> None:
         # What it had received is gone when it comes back, and it holds nothing it did not finish.
         cluster.start(dead)
         assert list((cluster.store_of(dead) / "incoming").iterdir()) == []
+
+
+def test_a_put_that_reaches_one_of_three_nodes_is_not_done_also_when_the_others_fell_silent_before_it() -> None:
+    with farm("a", "b", "c") as cluster:
+        cluster.kill("b", "c")
+        cluster.settled(lambda: cluster.cluster.ask(cluster.cluster.coordinator.objects(limit=1)).stores == 1)
+
+        with pytest.raises(ObjectNotStored) as refused:
+            cluster.cluster.put(b"three times", replicas=3)
+
+        assert refused.value.nodes == ["a"]
+        assert refused.value.reasons.keys() == {"b", "c"}
+        assert "weft object remove" in str(refused.value)
+        assert cluster.cluster.get(cluster.cluster.put(b"once", replicas=1)) == b"once"
+        cluster.start("b")
+        assert cluster.cluster.get(cluster.cluster.put(b"three times", replicas=3)) == b"three times"
+
+
+def test_a_cluster_of_one_node_keeps_what_it_can_and_says_how_much(tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"wanted three times")
+    with farm("a") as cluster:
+        stored = cluster.cluster.objects.put(source, 3)
+        assert (stored.nodes, stored.wanted, stored.reasons) == (("a",), 3, {})
+        arguments = [sys.executable, "-m", "weft.cli", "put", str(source), "--coordinator", cluster.url]
+        environment = {**os.environ, "WEFT_SECRET": cluster.cluster.secret.decode()}
+        put = subprocess.run(arguments, env=environment, capture_output=True, timeout=DEADLINE_S, check=True)
+        assert b"1 of 3 copies are stored" in put.stderr
 
 
 def test_a_reader_falls_over_to_another_holder_when_one_lies() -> None:
@@ -204,7 +256,8 @@ def test_a_store_that_is_full_says_so_and_keeps_what_it_has() -> None:
         kept = cluster.cluster.put(content_of(1, 700_000), replicas=2)
         with pytest.raises(ObjectNotStored) as refused:
             cluster.cluster.put(content_of(2, 700_000), replicas=2)
-        assert "no node keeps objects here, or none has room" in str(refused.value)
+        assert refused.value.reasons.keys() == {"a", "b"}
+        assert "is on 0 of 2 nodes: a: it has room for " in str(refused.value)
         assert StoreFull.code == "STORE_FULL"
         assert cluster.cluster.get(kept) == content_of(1, 700_000)
         assert [list((cluster.store_of(name) / "incoming").iterdir()) for name in "ab"] == [[], []]
@@ -254,6 +307,22 @@ def test_the_command_line_puts_gets_lists_and_locates(tmp_path: Path) -> None:
         assert b"it was removed" in weft_command("object", "remove", "0" * 64, status=1)
         assert b"was ever put here" in weft_command("get", "0" * 64, status=1)
         assert b"cannot be read" in weft_command("put", str(tmp_path / "nothing"), status=1)
+
+
+def test_a_removed_object_frees_the_room_on_a_node_that_had_left_by_sigterm_when_it_is_back() -> None:
+    with farm("a", "b", "c") as cluster:
+        removed = cluster.cluster.put(b"removed" * 1_000, replicas=3)
+        cluster.settled(lambda: cluster.holders(removed) == ["a", "b", "c"])
+        cluster.nodes.pop("c").end()
+        cluster.settled(lambda: cluster.holders(removed) == ["a", "b"])
+
+        cluster.cluster.objects.remove(removed)
+
+        cluster.settled(lambda: not any(cluster.content_of(name, removed) for name in "ab"))
+        assert cluster.content_of("c", removed) == b"removed" * 1_000, "its machine is off"
+        cluster.start("c")
+        cluster.settled(lambda: cluster.content_of("c", removed) is None)
+        cluster.settled(lambda: cluster.cluster.ask(cluster.cluster.coordinator.objects(limit=1)).deleting == 0)
 
 
 def test_a_removed_object_frees_the_room_on_every_holder_and_on_one_that_was_away_when_it_is_back() -> None:

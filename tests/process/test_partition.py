@@ -91,7 +91,7 @@ def test_a_node_behind_a_cut_way_is_offline_and_is_back_without_a_restart_when_i
     coordinator = cloud.begin()
     for name in ("a", "b"):
         cloud.start(name)
-    cut_off = cloud.start("c", ORCHESTRATOR_URL=f"http://127.0.0.1:{way.port}")
+    cut_off = cloud.start("c", ORCHESTRATORD_URL=f"http://127.0.0.1:{way.port}")
     for name in ("a", "b", "c"):
         cloud.engine(name)
     until(lambda: all(node["bindings"] for node in cloud.listed().values()))

@@ -1,5 +1,6 @@
 """Rules broken on purpose. A simulator that does not notice within a few seeds is not looking."""
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -13,25 +14,37 @@ from weft.coordinator.bindings import Bindings
 from weft.coordinator.jobs import Jobs
 from weft.coordinator.repeats import RepeatWindow
 from weft.coordinator.roster import Roster
+from weft.coordinator.shipping import Shipper
 from weft.coordinator.sweep import Sweep
+from weft.coordinator.term import Terms
 from weft.coordinator.watch import Watch
 from weft.core import attachment, dispatch, holding, region
+from weft.ledger.pending import PendingList
 from weft.model import events
+from weft.model.ids import Position
+from weft.testing import keepers
 from weft.testing.disk import Disk
+from weft.testing.journal_server import JournalServer
 from weft.testing.sim import Simulation, SimulationFailedError
 from weft.testing.stock import StockDouble
+from weft.witness.log import Entry
+from weft.witness.shelf import Shelf
 
 SEEDS_MAX = 12
 
 
-def caught(agents: int = 3, steps: int = 150) -> str:
-    """What the first seed that notices says."""
-    for seed in range(1, SEEDS_MAX + 1):
+ALL_KINDS, LAYERED, PAIRED = (1, 2, 3, 0), (2, 0), (3, 0)
+
+
+def caught(agents: int = 3, steps: int = 150, kinds: tuple[int, ...] = ALL_KINDS, saying: str = "") -> str:
+    """What the first seed that notices says; with `saying`, the first that says so, where slowness is noticed too."""
+    for seed in [seed for seed in range(1, 4 * SEEDS_MAX) if seed % 4 in kinds][:SEEDS_MAX]:
         try:
             Simulation(seed, agents=agents, steps=steps).run()
         except SimulationFailedError as error:
-            return error.what
-    pytest.fail(f"{SEEDS_MAX} seeds noticed nothing")
+            if saying in error.what:
+                return error.what
+    pytest.fail(f"{SEEDS_MAX} seeds noticed nothing of it")
 
 
 def test_an_attachment_that_forgets_to_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +158,48 @@ def test_a_stream_that_leaves_an_event_out_is_noticed(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Watch, "_spell", wrong)
     assert "was handed" in caught()
+
+
+def test_an_answer_that_does_not_wait_for_a_layer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wrong(shipper: Shipper, position: Any) -> None:
+        return None
+
+    monkeypatch.setattr(Shipper, "reached", wrong)
+    assert "no layer has it" in caught(kinds=LAYERED)
+
+
+def test_a_pending_list_that_forgets_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wrong(pending: PendingList, *given: Any, **named: Any) -> None:
+        return None
+
+    monkeypatch.setattr(PendingList, "add", wrong)
+    assert "the primary has nothing for" in caught(kinds=LAYERED, steps=300)
+
+
+def test_a_witness_that_answers_before_its_disk_has_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Shelf.put
+
+    async def wrong(shelf: Shelf, draft: Any) -> Any:
+        machine: Any = shelf
+        machine._machine.kept.add(draft.commitment)
+        keeping = asyncio.ensure_future(right(shelf, draft))
+        await asyncio.wait({keeping}, timeout=0.0005)
+        return Entry(1, draft.commitment, 0, 0)
+
+    monkeypatch.setattr(keepers._SlowShelf, "put", wrong, raising=False)
+    monkeypatch.setattr(keepers, "_SYNC_S", 0.3)
+    assert caught(kinds=LAYERED, steps=300, saying="that its disk has not")
+
+
+def test_a_journal_that_lets_a_deposed_writer_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = JournalServer.append
+
+    async def wrong(server: JournalServer, sealed: Any, expected: Any) -> None:
+        await right(server, sealed, Position(len(server.disk.rows)))
+
+    monkeypatch.setattr(JournalServer, "append", wrong)
+    monkeypatch.setattr(Terms, "_lease_holds", lambda terms: True)
+    assert caught(kinds=PAIRED, steps=300)
 
 
 def _lying(right: Callable[..., None]) -> Callable[..., None]:

@@ -19,15 +19,15 @@ def lived(seed: int) -> Outcome:
     return Simulation(seed, agents=AGENTS, steps=STEPS).run()
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 13))
 def test_a_cluster_limps_and_comes_to_rest_healthy(seed: int) -> None:
     outcome = lived(seed)
-    assert outcome.counts["Beats"] > 50
-    assert outcome.counts["RegionPlanned"] > 0
+    assert outcome.counts["Beats"] > 20
+    assert outcome.counts["NodeIncarnated"] > 2
 
 
 def test_the_seeds_of_the_short_form_meet_what_they_are_meant_to_meet() -> None:
-    outcomes = [lived(seed) for seed in range(1, 9)]
+    outcomes = [lived(seed) for seed in range(1, 13)]
     for what in (
         "TermOpened",
         "NodeIncarnated",
@@ -40,18 +40,22 @@ def test_the_seeds_of_the_short_form_meet_what_they_are_meant_to_meet() -> None:
         "Placed",
         "Full",
         "Watched",
+        "AvailabilityChanged",
+        "Reconciled",
+        "TermBegun",
     ):
         assert sum(outcome.counts[what] for outcome in outcomes) > 0, what
 
 
-def test_two_runs_of_one_seed_give_the_same_trace_byte_for_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [5, 8])
+def test_two_runs_of_one_seed_give_the_same_trace_byte_for_byte(seed: int, tmp_path: Path) -> None:
     traces = []
     for hash_seed in ("1", "2"):
         trace = tmp_path / hash_seed
         # Another hash seed gives every set of texts another order; what depends on one shows here.
         subprocess.run(
             [
-                sys.executable, "-m", "weft.testing.sim", "--seed", "5", "--agents", "8", "--steps", "120",
+                sys.executable, "-m", "weft.testing.sim", "--seed", str(seed), "--agents", "8", "--steps", "120",
                 "--trace", str(trace),
             ],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},

@@ -6,7 +6,6 @@ The names of the variables are the node seed's. A node that is not in the cloud 
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -51,18 +50,20 @@ def read_cloud(env: Mapping[str, str], node_id: str) -> CloudSettings | None:
 
 def coordinator_of(env: Mapping[str, str], flag: str | None) -> Mapping[str, str]:
     """The environment with one word on where the coordinator is. Two that disagree are an error naming both."""
-    ours, theirs = env.get("WEFT_COORDINATOR", "").strip(), env.get("ORCHESTRATOR_URL", "").strip()
+    ours, theirs = env.get("WEFT_COORDINATOR", "").strip(), env.get("ORCHESTRATORD_URL", "").strip()
     if flag:
         return {**env, "WEFT_COORDINATOR": flag}
     if ours and theirs and ours.rstrip("/") != theirs.rstrip("/"):
         raise Misconfigured(
-            f"WEFT_COORDINATOR={ours} and ORCHESTRATOR_URL={theirs} disagree; set one of them",
-            variable="ORCHESTRATOR_URL",
+            f"WEFT_COORDINATOR={ours} and ORCHESTRATORD_URL={theirs} disagree; set one of them",
+            variable="ORCHESTRATORD_URL",
         )
+    if theirs and not config.is_web_url(theirs if "://" in theirs else f"http://{theirs}"):
+        raise Misconfigured(f"ORCHESTRATORD_URL is not a URL: {theirs!r}", variable="ORCHESTRATORD_URL")
     if not ours and not theirs and config.is_set(env, "POOL_MANAGERD_CLOUD_PROFILE"):
         raise Misconfigured(
-            "a node of the cloud profile does not guess where its coordinator is; set ORCHESTRATOR_URL",
-            variable="ORCHESTRATOR_URL",
+            "a node of the cloud profile does not guess where its coordinator is; set ORCHESTRATORD_URL",
+            variable="ORCHESTRATORD_URL",
         )
     return {**env, "WEFT_COORDINATOR": ours or theirs}
 
@@ -83,8 +84,11 @@ def _address(env: Mapping[str, str]) -> str:
     """Where engines of this node are reached. An address that means "every interface" is of no use to anybody else."""
     if given := env.get("POOL_MANAGERD_ADDRESS", "").strip():
         url = given if "://" in given else f"http://{given}"
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise Misconfigured(f"POOL_MANAGERD_ADDRESS is not a URL: {given!r}", variable="POOL_MANAGERD_ADDRESS")
+        if not config.is_web_url(url):
+            raise Misconfigured(
+                f"POOL_MANAGERD_ADDRESS is not a URL with a host and a port that there is: {given!r}",
+                variable="POOL_MANAGERD_ADDRESS",
+            )
         return url.rstrip("/")
     if bind := env.get("POOL_MANAGERD_ADDR", "").strip():
         host, port = config.split_address(bind, "POOL_MANAGERD_ADDR")

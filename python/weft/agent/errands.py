@@ -95,7 +95,9 @@ class Errands:
         self._copies = {copy.object_hash: copy for copy in copies}
         self._drops = dict.fromkeys(drops)
         self._checks = dict.fromkeys(checks)
-        self._again_at_s = {one: at_s for one, at_s in self._again_at_s.items() if one in self._copies}
+        self._again_at_s = {
+            one: at_s for one, at_s in self._again_at_s.items() if one in self._copies or one in self._checks
+        }
         return True
 
     def next_copy(self, now_s: float) -> WantedCopy | None:
@@ -107,18 +109,24 @@ class Errands:
                 return copy
         return None
 
-    def next_again_s(self) -> float | None:
-        """When the next of what failed may be tried again, or None."""
-        waiting = [at_s for one, at_s in self._again_at_s.items() if one not in self._under_way]
+    def next_again_s(self, now_s: float) -> float | None:
+        """When the next of what failed may be tried again, or None.
+
+        What is due already waits for something else to end, and is no reason to wake up before that.
+        """
+        waiting = [at_s for one, at_s in self._again_at_s.items() if one not in self._under_way and at_s > now_s]
         return min(waiting, default=None)
 
     def next_drop(self) -> ObjectHash | None:
         """The next object to let go of."""
         return next((one for one in self._drops if one not in self._under_way), None)
 
-    def next_check(self) -> ObjectHash | None:
-        """The next object to look at again."""
-        return next((one for one in self._checks if one not in self._under_way), None)
+    def next_check(self, now_s: float) -> ObjectHash | None:
+        """The next object to look at again. One that could not be looked at waits a while."""
+        for object_hash in self._checks:
+            if object_hash not in self._under_way and self._again_at_s.get(object_hash, 0.0) <= now_s:
+                return object_hash
+        return None
 
     def begin_copy(self, copy: WantedCopy) -> None:
         """A copy is under way; it ends with `end` or `fail`."""
@@ -126,7 +134,7 @@ class Errands:
         self._under_way.add(copy.object_hash)
 
     def begin(self, object_hash: ObjectHash) -> None:
-        """Any other errand is under way; it ends with `end`."""
+        """Any other errand is under way; it ends with `end`, or, where it is a look, with `put_off`."""
         self._under_way.add(object_hash)
 
     def end(self, finding: Finding) -> None:
@@ -141,6 +149,12 @@ class Errands:
         if finding.object_hash in self._copies:
             self._again_at_s[finding.object_hash] = again_at_s
         self.find(finding)
+
+    def put_off(self, object_hash: ObjectHash, again_at_s: float) -> None:
+        """An object could not be looked at, which says nothing of it. It is looked at later while the plan names it."""
+        self._under_way.discard(object_hash)
+        if object_hash in self._checks:
+            self._again_at_s[object_hash] = again_at_s
 
     def find(self, finding: Finding) -> None:
         """Something became true of an object, on an errand or not."""

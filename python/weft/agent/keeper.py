@@ -6,7 +6,8 @@ and the coordinator hears whose copy to doubt. What if the object came by anothe
 was the point.
 
 Scrubbing reads every object at a bounded rate, round after round. What it finds wrong is taken away and reported, and
-healed like any other loss.
+healed like any other loss. What if a copy cannot be read just now, because this machine is short of something? Then
+nothing is known and nothing is said of it: the next round looks again, and who was asked to look tries again later.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from weft.agent.outlet import Outlet
 from weft.agent.stock import Pace, Stock, no_pace
 from weft.api.bodies.beat import FindingReport, StoreReport, StoreTarget
 from weft.client.ports import AsyncClock
-from weft.model.errors import ObjectCorrupt, ObjectNotFound, StoreFailed, StoreFull, WeftError
+from weft.model.errors import ObjectCorrupt, ObjectNotFound, StoreFailed, StoreFull, StoreUnreadable, WeftError
 from weft.model.ids import Generation, NodeId
 from weft.model.object import ObjectHash
 from weft.model.policy import COPY_AGAIN_MS, ERROR_LENGTH_MAX, SCRUB_BYTES_PER_S, SCRUB_EVERY_MS
@@ -97,8 +98,10 @@ class Keeper:
         try:
             while True:
                 self._due.clear()
-                self._begin(running)
-                await self._until_due(running)
+                # One moment for both: what falls due between them would be neither begun nor waited for.
+                now_s = self._clock.now_s()
+                self._begin(running, now_s)
+                await self._until_due(running, now_s)
                 ended = {task for task in running if task.done()}
                 running -= ended
                 for task in ended:
@@ -116,28 +119,31 @@ class Keeper:
                 if self.stock.size_of(object_hash) is None:
                     continue
                 finding = await self._look_at(object_hash, self._pace)
-                if finding.state != "held":
+                if finding is None:
+                    # Short of something: whoever goes on at once is short of it for the next object too.
+                    await self._clock.sleep(COPY_AGAIN_MS / 1_000)
+                elif finding.state != "held":
                     self._outlet.remark(f"the copy of object {object_hash} is {finding.state}: {finding.error}")
                     self._find(finding)
             await self._clock.sleep(self._scrub_every_s)
 
-    def _begin(self, running: set["asyncio.Task[None]"]) -> None:
+    def _begin(self, running: set["asyncio.Task[None]"], now_s: float) -> None:
         """Begin everything that may be under way at once: one errand on what is here, and a few copies."""
         errands = self.errands
         while (object_hash := errands.next_drop()) is not None:
             errands.begin(object_hash)
             running.add(asyncio.create_task(self._drop(object_hash)))
         # One at a time: looking again is never urgent, and reads as much as a copy does.
-        if not self._checking and (object_hash := errands.next_check()) is not None:
+        if not self._checking and (object_hash := errands.next_check(now_s)) is not None:
             self._checking = True
             errands.begin(object_hash)
             running.add(asyncio.create_task(self._check(object_hash)))
-        while (copy := errands.next_copy(self._clock.now_s())) is not None:
+        while (copy := errands.next_copy(now_s)) is not None:
             errands.begin_copy(copy)
             running.add(asyncio.create_task(self._copy(copy)))
 
-    async def _until_due(self, running: set["asyncio.Task[None]"]) -> None:
-        again_s = self.errands.next_again_s()
+    async def _until_due(self, running: set["asyncio.Task[None]"], now_s: float) -> None:
+        again_s = self.errands.next_again_s(now_s)
         waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._due.wait())}
         if again_s is not None:
             waits.add(asyncio.ensure_future(self._clock.sleep(max(0.0, again_s - self._clock.now_s()))))
@@ -157,7 +163,10 @@ class Keeper:
     async def _check(self, object_hash: ObjectHash) -> None:
         finding = await self._look_at(object_hash)
         self._checking = False
-        self._end(finding)
+        if finding is None:
+            self.errands.put_off(object_hash, self._clock.now_s() + COPY_AGAIN_MS / 1_000)
+        else:
+            self._end(finding)
 
     async def _copy(self, copy: WantedCopy) -> None:
         """Fetch an object from the first source that gives it."""
@@ -170,6 +179,9 @@ class Keeper:
                 continue
             try:
                 await self.stock.fetch(copy, source, *address)
+            except StoreUnreadable as error:
+                # The source's copy, or one that is here already; there may be a source that can read its own.
+                reasons.append(f"{source}: {error}")
             except (StoreFull, StoreFailed) as error:
                 # Another source would not help.
                 reasons.append(str(error))
@@ -187,14 +199,17 @@ class Keeper:
         self._outlet.remark(f"object {copy.object_hash} could not be copied here yet: {error_text}")
         self._changed()
 
-    async def _look_at(self, object_hash: ObjectHash, pace: Pace = no_pace) -> Finding:
-        """What is true of a copy that is said to be here."""
+    async def _look_at(self, object_hash: ObjectHash, pace: Pace = no_pace) -> Finding | None:
+        """What is true of a copy that is said to be here; None when this machine cannot tell at the moment."""
         try:
             await self.stock.check(object_hash, pace)
         except ObjectNotFound as error:
             return Finding(object_hash=object_hash, state="missing", error=error.message[:ERROR_LENGTH_MAX])
-        except WeftError as error:
+        except ObjectCorrupt as error:
             return Finding(object_hash=object_hash, state="corrupt", error=error.message[:ERROR_LENGTH_MAX])
+        except WeftError as error:
+            self._outlet.remark(f"object {object_hash} could not be looked at: {error}")
+            return None
         return Finding(object_hash=object_hash, state="held")
 
     async def _pace(self, size_bytes: int) -> None:

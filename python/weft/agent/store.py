@@ -11,7 +11,9 @@ They say of each chunk what the name only says of the whole; a file that either 
 
 What if the disk is full, or refuses to be written? The put fails with an error that says so, and what was received is
 thrown away; objects that are there are there. What if a file was changed behind the store's back? Whoever reads it
-gets `ObjectCorrupt` and no bytes, and so does the scrubber, which need not wait to be asked.
+gets `ObjectCorrupt` and no bytes, and so does the scrubber, which need not wait to be asked. What if it cannot be read
+because the machine is short of descriptors or memory, or somebody took away a right? That is `StoreUnreadable`, and the
+copy stays what it was: only a medium that lost it, a file that is gone, or bytes that are others, are a loss.
 """
 
 import contextlib
@@ -25,13 +27,38 @@ from types import TracebackType
 from typing import Final, Self
 
 from weft.agent.disk import Disk, RealDisk
-from weft.model.errors import Misconfigured, ObjectCorrupt, ObjectNotFound, StoreFailed, StoreFull, WeftError
+from weft.model.errors import (
+    Misconfigured,
+    ObjectCorrupt,
+    ObjectNotFound,
+    StoreFailed,
+    StoreFull,
+    StoreUnreadable,
+    WeftError,
+)
 from weft.model.object import ObjectHash, chunk_count, chunk_size, is_content_hash
 from weft.model.policy import CHUNK_BYTES, STORE_SPARE_BYTES
 
 _DIGEST_BYTES: Final = 32
 _CHUNKS: Final = ".chunks"
 _OUT_OF_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_LOST: Final = frozenset(
+    {
+        errno.EIO,
+        errno.EREMOTEIO,
+        errno.ENODATA,
+        errno.EBADMSG,
+        errno.EILSEQ,
+        errno.EUCLEAN,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+    }
+)
+"""What a kernel says of a file whose bytes are lost: the medium gave none, they fail their checksum, or there is no
+such file. Everything else (descriptors or memory that ran out, a right that is missing, an interruption) is about this
+process at this moment, and says nothing of the bytes."""
 
 
 class Store:
@@ -131,7 +158,8 @@ class Store:
     def read_chunk(self, object_hash: ObjectHash, index: int, into: memoryview) -> bytes:
         """Fill `into`, which has the chunk's size, and give the chunk's SHA-256.
 
-        Raises `ObjectNotFound`, and `ObjectCorrupt` when the bytes are not what was stored.
+        Raises `ObjectNotFound`, `ObjectCorrupt` when the bytes are not what was stored, and `StoreUnreadable` when this
+        machine could not look.
         """
         digest = self._stored_digest(object_hash, index)
         path = self._path(object_hash)
@@ -154,7 +182,9 @@ class Store:
         return len(chunk)
 
     def check(self, object_hash: ObjectHash) -> None:
-        """Read an object to its end. Raises `ObjectNotFound`, and `ObjectCorrupt` when it is not what its name says."""
+        """Read an object to its end. Raises `ObjectNotFound`, `ObjectCorrupt` when it is not what its name says, and
+        `StoreUnreadable`, which says nothing of the object.
+        """
         whole = hashlib.sha256()
         size_bytes = self._size(object_hash)
         for index in range(chunk_count(size_bytes)):
@@ -232,7 +262,7 @@ class Store:
                 continue
             size_bytes = path.stat().st_size
             chunks = path.with_name(path.name + _CHUNKS)
-            if not chunks.exists() or chunks.stat().st_size != chunk_count(size_bytes) * _DIGEST_BYTES:
+            if _length(chunks) != chunk_count(size_bytes) * _DIGEST_BYTES:
                 # Nothing of this store leaves such a file; it is not the object, or nothing says what its parts are.
                 self._disk.remove(path)
                 self._disk.remove(chunks)
@@ -296,8 +326,14 @@ class Store:
         return ObjectNotFound(f"no copy of {object_hash} is kept here", hash=object_hash)
 
     def _unreadable(self, object_hash: ObjectHash, error: OSError) -> WeftError:
-        """A file that cannot be read is as good as a wrong one: the disk has lost it, whatever it still says."""
-        return ObjectCorrupt(f"the file of {object_hash} cannot be read: {error.strerror}", hash=object_hash)
+        """What the kernel's word means: that the disk has lost the bytes, or that nobody could look just now."""
+        if error.errno in _LOST:
+            return ObjectCorrupt(f"the file of {object_hash} cannot be read: {error.strerror}", hash=object_hash)
+        return StoreUnreadable(
+            f"the file of {object_hash} cannot be read now: {error.strerror}; its copy is kept, and read again later",
+            path=str(self._directory),
+            reason=errno.errorcode.get(error.errno or 0, ""),
+        )
 
     def _failed(self, doing: str, error: OSError) -> WeftError:
         if error.errno in _OUT_OF_ROOM:
@@ -309,6 +345,14 @@ class Store:
             path=str(self._directory),
             reason=errno.errorcode.get(error.errno or 0, ""),
         )
+
+
+def _length(path: Path) -> int | None:
+    """How long a file is, None when there is none. One that nobody can look at just now is not one that is missing."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 class Draft:

@@ -64,6 +64,10 @@ STATUS: Final[dict[type[WeftError], int]] = {
 }
 
 
+TOLD_EVERYWHERE: Final = ("number", "reason")
+"""Facts every family tells, also those whose seed knows no fields: the node seed's 40101 and 40102, and why a 503 was
+answered, by which a client knows whether its request may have been carried out."""
+
 INVALID_PARAMS: Final = "INVALID_PARAMS"
 """What the node seed calls a wrong field, which it answers with 400."""
 
@@ -87,17 +91,20 @@ def code_of_class(kind: type[WeftError], family: Family = Family.WEFT) -> str:
 
 def envelope(error: WeftError, family: Family) -> dict[str, Any]:
     """An error's body, in the shape of the family that was spoken to."""
+    told = {name: error.facts[name] for name in TOLD_EVERYWHERE if name in error.facts}
+    beside = {"fields": told} if told else {}
     if family is Family.CLUSTER:
-        return {"detail": error.message, "code": error.code}
+        return {"detail": error.message, "code": error.code, **beside}
     if family is Family.POOLS:
         return {
             "success": False,
             "message": error.message,
             "node_id": error.facts.get("node_id"),
             "code": code_of_class(type(error), family),
+            **beside,
         }
     if family is Family.DA:
-        return {"success": False, "error": error.message, "code": error.code}
+        return {"success": False, "error": error.message, "code": error.code, **beside}
     if isinstance(error, errors.ReconciliationFailed):
         # The storage seed's own shape: the code stands for the error, and the report beside it says how far it came.
         return {"error": error.code, "message": error.message, "report": error.facts.get("report"), "code": error.code}

@@ -8,6 +8,7 @@ import msgspec
 
 from weft.api.bodies.fields import (
     AttachmentIdText,
+    IncarnationText,
     NodeIdText,
     ObjectHashText,
     PlacementIdText,
@@ -42,11 +43,14 @@ _WEFT_ENVELOPE: Final[dict[str, Any]] = {
     "required": ["error", "code", "fields", "temporary"],
 }
 
+_TOLD: Final = {"type": "object", "properties": {"number": {"type": "integer"}, "reason": {"type": "string"}}}
+"""The facts every family tells; `api/errors.py` has them."""
+
 _ENVELOPES: Final[dict[Family, dict[str, Any]]] = {
     Family.CLUSTER: {
         "title": "ClusterError",
         "type": "object",
-        "properties": {"detail": {"type": "string"}, "code": {"type": "string"}},
+        "properties": {"detail": {"type": "string"}, "code": {"type": "string"}, "fields": _TOLD},
         "required": ["detail", "code"],
     },
     Family.POOLS: {
@@ -57,6 +61,7 @@ _ENVELOPES: Final[dict[Family, dict[str, Any]]] = {
             "message": {"type": "string"},
             "node_id": {"type": ["string", "null"]},
             "code": {"type": "string"},
+            "fields": _TOLD,
         },
         "required": ["success", "message", "node_id", "code"],
     },
@@ -68,6 +73,7 @@ _ENVELOPES: Final[dict[Family, dict[str, Any]]] = {
             "success": {"type": "boolean", "const": False},
             "error": {"type": "string"},
             "code": {"type": "string"},
+            "fields": _TOLD,
         },
         "required": ["success", "error", "code"],
     },
@@ -80,6 +86,10 @@ def describe(routes: Sequence[Route], version: str) -> dict[str, Any]:
     types = [kind for route in routes for kind in (route.body, route.reply, route.part) if kind is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENTS)
     schema_of = dict(zip(types, schemas, strict=True))
+    for component in components.values():
+        # Events hold incarnations as numbers, and `encode_event` writes them as every other body does.
+        if component.get("properties", {}).get("incarnation") == {"type": "integer"}:
+            component["properties"]["incarnation"] = msgspec.json.schema(IncarnationText)
     components.update({schema["title"]: schema for schema in _ENVELOPES.values()})
     paths: dict[str, Any] = {}
     for route in routes:

@@ -16,7 +16,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     `errors` are what only this route, or only some, can be refused with; `outcomes` are all. `media` names what the
     route answers with beside JSON, or in its place where it has no reply; `part` is what each event of a stream
     carries. With `any_key` the path may name anything that is a segment of one, and not only what could be there.
-    `body_bytes_max` is the bound of a body that may be larger than control messages are.
+    `body_bytes_max` is the bound of a body that may be larger than control messages are. A `cloud_only` route is
+    there in the cloud profile, and elsewhere says so before it looks at anything that was sent.
     """
 
     operation: str
@@ -34,6 +35,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     media: str | None = None
     part: type | None = None
     any_key: bool = False
+    cloud_only: bool = False
 
     @property
     def outcomes(self) -> tuple[type[WeftError], ...]:

@@ -5,7 +5,7 @@ import msgspec
 
 from weft.cli.connection import call, coordinator_option, json_option
 from weft.cli.failure import failures_as_sentences
-from weft.client import EventInfo
+from weft.client import EventInfo, encode_event
 
 
 @click.command()
@@ -20,7 +20,7 @@ def events(since: str, follow: bool, coordinator: str | None, as_json: bool) -> 
     with failures_as_sentences(), call(coordinator) as client:
         try:
             for event in client.events(since, follow=follow):
-                click.echo(msgspec.json.encode(event).decode() if as_json else _line(event))
+                click.echo(encode_event(event).decode() if as_json else _line(event))
         except KeyboardInterrupt:
             # Whoever stays leaves like this; it is the ordinary end and no failure.
             return
@@ -28,7 +28,7 @@ def events(since: str, follow: bool, coordinator: str | None, as_json: bool) -> 
 
 def _line(event: EventInfo) -> str:
     """An event as people read it: its place, its kind and its facts that are short."""
-    facts: dict[str, object] = msgspec.to_builtins(event.event)
+    facts: dict[str, object] = msgspec.json.decode(encode_event(event))["event"]
     if isinstance(node := facts.pop("node", None), dict):
         facts = {"node_id": node["node_id"], **facts}
     told = " ".join(

@@ -33,6 +33,7 @@ def put(file: Path, replicas: int, coordinator: str | None, as_json: bool) -> No
                 {
                     "hash": stored.object_hash,
                     "size": stored.size_bytes,
+                    "wanted": stored.wanted,
                     "nodes": stored.nodes,
                     "failed": stored.reasons,
                 }
@@ -42,8 +43,13 @@ def put(file: Path, replicas: int, coordinator: str | None, as_json: bool) -> No
     click.echo(stored.object_hash)
     for node_id, reason in stored.reasons.items():
         click.echo(f"weft: node {node_id} did not take it: {reason}", err=True)
-    if stored.reasons:
-        click.echo(f"weft: {len(stored.nodes)} copies are stored; the cluster makes the rest", err=True)
+    if len(stored.nodes) < stored.wanted:
+        rest = (
+            "the cluster makes the rest"
+            if stored.reasons
+            else "no more nodes keep objects here; it makes the rest later"
+        )
+        click.echo(f"weft: {len(stored.nodes)} of {stored.wanted} copies are stored; {rest}", err=True)
 
 
 @click.command()

@@ -4,7 +4,7 @@ The descriptions are the coordinator's own words, handed on as they came.
 """
 
 from weft.api.bodies.cluster import ClusterInfo, EndpointInfo, MemberBody
-from weft.api.bodies.events import EventInfo
+from weft.api.bodies.events import EventInfo, encode_event
 from weft.api.bodies.object import ObjectInfo, ObjectList
 from weft.api.bodies.region import LayoutInfo, RegionInfo, RegionList
 from weft.client.attachment import Attachment
@@ -30,5 +30,6 @@ __all__ = [
     "RegionInfo",
     "RegionList",
     "connect",
+    "encode_event",
     "start_pager",
 ]

@@ -80,10 +80,13 @@ def perform(call: Call[T], deadline_s: float) -> Flow[T]:
 def _fate_is_open(error: WeftError) -> bool:
     """Whether the request may have been carried out: then it is repeated under its id, and gets the first one's answer.
 
-    A journal that failed may still commit what it was given; every other refusal left nothing.
+    A journal that failed may still commit what it was given, and what stands in between (its refusals have a status)
+    may have lost the answer; every other refusal left nothing.
     """
     lost = isinstance(error, Disconnected | TimedOut)
-    return lost or (isinstance(error, Unavailable) and error.facts.get("reason") == "journal")
+    return lost or (
+        isinstance(error, Unavailable) and (error.facts.get("reason") == "journal" or "status" in error.facts)
+    )
 
 
 def as_request(call: Call[Any], request_id: str) -> Request:

@@ -1,9 +1,11 @@
 """The way over the network: the client's ports on httpx. The one file of the room that knows httpx."""
 
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
+from typing import Final
 
 import httpx
 
@@ -12,6 +14,8 @@ from weft.model.errors import Disconnected, Failed, TimedOut, Unreachable
 
 # A waiting beat holds one connection, and so does each thread that asks; more than this is a leak.
 _CONNECTIONS_MAX = 32
+# What a machine says that has nothing left to open a connection with: no byte of the request has left it.
+_OUT_OF_MEANS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
 class HttpxHttp:
@@ -36,13 +40,14 @@ class HttpxHttp:
                 content=request.body,
                 timeout=_timeout(timeout_s),
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
             raise _failure(error, request, self._url, timeout_s) from error
         return _response(answer)
 
     @contextmanager
     def stream(self, request: Request, quiet_s: float) -> Iterator[Streamed]:
         """Sends, and gives the answer as it comes."""
+        begun = False
         try:
             with self._client.stream(
                 request.method,
@@ -51,8 +56,12 @@ class HttpxHttp:
                 content=request.body,
                 timeout=_timeout(quiet_s),
             ) as answer:
+                begun = True
                 yield Streamed(status=answer.status_code, headers=_headers(answer), parts=answer.iter_bytes())
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
+            if begun and isinstance(error, OSError):
+                # Of whoever reads the answer, to a file perhaps: none of this file's business.
+                raise
             raise _failure(error, request, self._url, quiet_s) from error
 
     def close(self) -> None:
@@ -81,13 +90,14 @@ class AsyncHttpxHttp:
                 content=request.body,
                 timeout=_timeout(timeout_s),
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
             raise _failure(error, request, self._url, timeout_s) from error
         return _response(answer)
 
     @asynccontextmanager
     async def stream(self, request: Request, quiet_s: float) -> AsyncIterator[AsyncStreamed]:
         """Sends, and gives the answer as it comes."""
+        begun = False
         try:
             async with self._client.stream(
                 request.method,
@@ -96,8 +106,12 @@ class AsyncHttpxHttp:
                 content=request.body,
                 timeout=_timeout(quiet_s),
             ) as answer:
+                begun = True
                 yield AsyncStreamed(status=answer.status_code, headers=_headers(answer), parts=answer.aiter_bytes())
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
+            if begun and isinstance(error, OSError):
+                # Of whoever reads the answer, to a file perhaps: none of this file's business.
+                raise
             raise _failure(error, request, self._url, quiet_s) from error
 
     async def close(self) -> None:
@@ -122,8 +136,15 @@ def _headers(answer: httpx.Response) -> Mapping[str, str]:
     return MappingProxyType({name.lower(): value for name, value in answer.headers.items()})
 
 
-def _failure(error: httpx.HTTPError, request: Request, url: str, timeout_s: float) -> Failed:
+def _failure(error: httpx.HTTPError | OSError, request: Request, url: str, timeout_s: float) -> Failed:
     """The class for what went wrong. Whether the request may have arrived is what a caller must know."""
+    means = _out_of_means(error)
+    if means is not None:
+        return Unreachable(
+            f"this process cannot open a connection to the coordinator at {url}: {means}; raise its limits "
+            "(ulimit -n), or end what takes so many",
+            url=url,
+        )
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
             return Unreachable(
@@ -137,3 +158,12 @@ def _failure(error: httpx.HTTPError, request: Request, url: str, timeout_s: floa
             return Disconnected(
                 f"the connection to the coordinator at {url} ended during {request.method} {request.target}"
             )
+
+
+def _out_of_means(error: BaseException | None) -> str | None:
+    """The kernel's word, where what is missing is missing here: httpx passes it on as its own error or as it came."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OUT_OF_MEANS:
+            return error.strerror
+        error = error.__cause__ or error.__context__
+    return None

@@ -2,7 +2,9 @@
 
 A put goes to every target at once, each in a thread of its own with a reader of its own, so that a node that is slow,
 or waits for a slot, holds up nobody else. A target that fails is replaced by another while there is one. The put is
-done when a majority of the wanted copies are on disks; what is missing then is the coordinator's to heal.
+done when a majority of the wanted copies are on disks; what is missing then is the coordinator's to heal. Where the
+cluster has fewer nodes that keep objects than copies are wanted, it is a majority of those: nodes that are silent, full
+or new count among them, so that a cluster which has lost most of its nodes is never taken for a small one.
 
 A get asks one holder after the other until the bytes are the object. A holder whose bytes are not is told on, so that
 it looks at its copy, and the next one is asked.
@@ -62,10 +64,14 @@ class Origin(Protocol):
 
 
 class Stored(Struct, frozen=True, kw_only=True):
-    """What became of a put. `nodes` have the object on their disks; `reasons` say why other nodes do not."""
+    """What became of a put. `nodes` have the object on their disks; `reasons` say why other nodes do not.
+
+    `wanted` is how many copies there should be: more than there are nodes, where the cluster is small.
+    """
 
     object_hash: ObjectHash
     size_bytes: int
+    wanted: int
     nodes: tuple[str, ...]
     reasons: Mapping[str, str]
 
@@ -138,16 +144,24 @@ class Objects:
             )
         stored, reasons = self._put_on_targets(object_hash, origin, registered.rf)
         if 2 * len(stored) <= min(registered.rf, len(stored) + len(reasons)) or not stored:
+            # The hash stays registered: nobody can tell whether somebody else is putting it at this moment.
             why = "; ".join(f"{node_id}: {reason}" for node_id, reason in reasons.items())
             raise ObjectNotStored(
                 f"object {object_hash} is on {len(stored)} of {registered.rf} nodes: "
-                f"{why or 'no node keeps objects here, or none has room'}",
+                f"{why or 'no node keeps objects here'}; put it again, or take it out of the books with "
+                "`weft object remove`",
                 hash=object_hash,
                 nodes=stored,
                 reasons=reasons,
             )
         self._cluster.ask(_await_holders(self._cluster, object_hash, frozenset(stored)))
-        return Stored(object_hash=object_hash, size_bytes=size_bytes, nodes=tuple(stored), reasons=reasons)
+        return Stored(
+            object_hash=object_hash,
+            size_bytes=size_bytes,
+            wanted=registered.rf,
+            nodes=tuple(stored),
+            reasons=reasons,
+        )
 
     def get(self, object_hash: str, into: "str | os.PathLike[str] | bytearray | memoryview | None") -> "bytes | int":
         """Brings an object here, verified: to a file, into a buffer, or as bytes. A file appears whole or not."""
@@ -185,15 +199,17 @@ class Objects:
     def _put_on_targets(
         self, object_hash: ObjectHash, origin: "FileOrigin | BytesOrigin", wanted: int
     ) -> tuple[list[str], dict[str, str]]:
-        """The nodes that have it, and why the others have not."""
+        """The nodes that have it, and why the others have not: those that were tried, and those nobody could try."""
         stored: list[str] = []
         reasons: dict[str, str] = {}
+        passed_over: dict[str, str] = {}
         party = self._party()
         with ThreadPoolExecutor(_TARGETS_AT_ONCE, thread_name_prefix="weft put") as threads:
             while len(stored) < wanted:
                 coordinator = self._cluster.coordinator
-                listed = self._cluster.ask(coordinator.object_targets(object_hash, sorted(reasons))).targets
-                fresh = [node_id for node_id in listed if node_id not in stored][: wanted - len(stored)]
+                answer = self._cluster.ask(coordinator.object_targets(object_hash, sorted(reasons)))
+                passed_over = answer.passed_over
+                fresh = [node_id for node_id in answer.targets if node_id not in stored][: wanted - len(stored)]
                 if not fresh:
                     break
                 where = self._addresses()
@@ -206,7 +222,8 @@ class Objects:
                         stored.append(node_id)
                     except WeftError as error:
                         reasons[node_id] = str(error)
-        return sorted(stored), reasons
+        others = {node_id: why for node_id, why in passed_over.items() if node_id not in stored}
+        return sorted(stored), {**others, **reasons}
 
     def _get(self, found: ObjectInfo, open_sink: "Callable[[], Sink]") -> None:
         """The object into a fresh sink from the first holder that has it."""

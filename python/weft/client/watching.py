@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from weft.api.bodies.events import EventInfo
+from weft.api.bodies.events import EventInfo, decode_event
 from weft.client.call import Call, as_request, refusal
 from weft.client.ports import Request, Response
-from weft.model.errors import Failed
+from weft.model.errors import Failed, InvalidField
 from weft.model.policy import WATCH_QUIET_MS
 
 QUIET_S: Final = 3 * WATCH_QUIET_MS / 1_000
@@ -53,8 +53,8 @@ class Watching:
             if b"data" not in fields:
                 continue
             try:
-                event = msgspec.json.decode(fields[b"data"], type=EventInfo)
-            except msgspec.MsgspecError as error:
+                event = decode_event(fields[b"data"])
+            except (msgspec.MsgspecError, InvalidField) as error:
                 raise Failed("an event of the stream is not one this version of Weft knows") from error
             self.since = fields.get(b"id", b"").decode("latin-1") or self.since
             yield event

@@ -117,8 +117,7 @@ def read_coordinator_settings(
     token_file = _token_file(env)
     tokens = read_tokens(env)
     in_file = read_token_file(token_file) if token_file is not None else ()
-    if open_to_others and profile.cloud:
-        _check_cloud_tokens(bind_host, (*tokens, *in_file))
+    check_tokens(bind_host, profile, (*tokens, *in_file))
     if open_to_others and given is None and not tokens and not in_file:
         raise Misconfigured(
             f"{bind_host} can be reached from other machines, and anybody there could read and write memory; "
@@ -173,8 +172,7 @@ def coordinator_url(env: Mapping[str, str]) -> str:
     """Where clients find the coordinator, without a slash at the end."""
     if url := env.get("WEFT_COORDINATOR", "").strip():
         full = url if "://" in url else f"http://{url}"
-        parts = urlsplit(full)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_web_url(full):
             raise Misconfigured(f"WEFT_COORDINATOR is not a URL: {url!r}", variable="WEFT_COORDINATOR")
         return full.rstrip("/")
     host, port = _listen_address(env)
@@ -313,6 +311,15 @@ def split_address(address: str, variable: str) -> tuple[str, int]:
     return host.strip("[]"), _port(port, variable, lowest=0)
 
 
+def is_web_url(url: str) -> bool:
+    """Whether this is an http or https URL with a host, and with a port that there is where it names one."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def is_set(env: Mapping[str, str], variable: str) -> bool:
     """A switch: true, yes, on or 1 against false, no, off, 0 or nothing. Raises `Misconfigured` for anything else."""
     text = env.get(variable, "").strip().lower()
@@ -336,10 +343,10 @@ def _advertised(env: Mapping[str, str], flag: str | None) -> str | None:
     variable = "--advertise" if flag else "WEFT_ADVERTISE"
     if not (url := (flag or env.get("WEFT_ADVERTISE", "")).strip()):
         return None
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    full = url if "://" in url else f"http://{url}"
+    if not is_web_url(full):
         raise Misconfigured(f"{variable} is not a URL: {url!r}", variable=variable)
-    return parts.geturl().rstrip("/")
+    return urlsplit(full).geturl().rstrip("/")
 
 
 def _choice(env: Mapping[str, str], variable: str, choices: tuple[str, ...]) -> str:
@@ -354,8 +361,13 @@ def _token_file(env: Mapping[str, str]) -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-def _check_cloud_tokens(bind_host: str, tokens: tuple[str, ...]) -> None:
-    """In the cloud profile other machines show a token, long enough that nobody guesses it."""
+def check_tokens(bind_host: str, profile: Profile, tokens: tuple[str, ...]) -> None:
+    """In the cloud profile other machines show a token, long enough that nobody guesses it. Raises `Misconfigured`.
+
+    The rule holds at the start and for every token that comes later.
+    """
+    if not profile.cloud or is_loopback(bind_host):
+        return
     if not tokens:
         raise Misconfigured(
             f"{bind_host} can be reached from other machines, and the cloud profile lets none in without a token; "
@@ -364,8 +376,8 @@ def _check_cloud_tokens(bind_host: str, tokens: tuple[str, ...]) -> None:
         )
     if any(len(token) < TOKEN_LENGTH_MIN for token in tokens):
         raise Misconfigured(
-            f"LLORCH_API_TOKEN holds a token of fewer than {TOKEN_LENGTH_MIN} letters, which can be guessed; "
-            "make one with `openssl rand -hex 32`",
+            f"LLORCH_API_TOKEN or its file holds a token of fewer than {TOKEN_LENGTH_MIN} letters, which can be "
+            "guessed; make one with `openssl rand -hex 32`",
             variable="LLORCH_API_TOKEN",
         )
 

@@ -13,12 +13,14 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from typing import Final
 
 import uvloop
 
 from weft.config import (
     CoordinatorSettings,
+    check_tokens,
     join_address,
     read_availability_policy,
     read_coordinator_settings,
@@ -125,6 +127,7 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
         clock,
         SystemRandom(),
         log,
+        stopwatch=time.perf_counter,
         secret=settings.secret,
         name=f"{socket.gethostname()}:{os.getpid()}",
         tokens=settings.tokens,
@@ -240,7 +243,8 @@ def _work_beside(settings: CoordinatorSettings, coordinator: Coordinator, log: L
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: log.info("there is no LLORCH_API_TOKEN_FILE to read again"))
     if settings.token_file is not None:
-        tokens = TokenFile(coordinator.gate, settings.tokens, settings.token_file, log)
+        check = partial(check_tokens, settings.host, settings.profile)
+        tokens = TokenFile(coordinator.gate, settings.tokens, settings.token_file, log, check)
         tokens.look()
         loop.add_signal_handler(signal.SIGHUP, lambda: tokens.look(always=True))
         tasks.append(asyncio.create_task(tokens.keep_looking(), name="tokens"))

@@ -5,7 +5,7 @@ simulator.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -34,6 +34,7 @@ from weft.coordinator.observations import Observations
 from weft.coordinator.placing import Placing
 from weft.coordinator.pools import PoolNodes
 from weft.coordinator.ports import Clock, Random
+from weft.coordinator.pulse import Pulse
 from weft.coordinator.rebuilding import Rebuilding
 from weft.coordinator.regions import Regions
 from weft.coordinator.replays import ReplayGuard
@@ -75,8 +76,8 @@ from weft.telemetry import Log, Metrics
 CLUSTER_NAME = "weft"
 """What a cluster is called when its first node comes through a door that knows no clusters."""
 
-_ENDED_FIRST = frozenset({"sweep", "terms", "shipping"})
-"""The tasks that find work for the writer, or only wait for its turn to come."""
+_ENDED_FIRST = frozenset({"sweep", "pulse", "terms", "shipping"})
+"""The tasks that find work for the writer, or only wait for a time or a turn to come."""
 _UNHEARD_MS = 2**52
 """Longer than any silence: who hears nobody, because another coordinator is beaten to, finds nobody silent."""
 
@@ -124,8 +125,12 @@ class Coordinator:
         layers: Mapping[Role, Layer] | None = None,
         availability: AvailabilityPolicy = AvailabilityPolicy(),  # noqa: B008 — the same.
         directory: Path | None = None,
+        stopwatch: Callable[[], float] | None = None,
     ) -> None:
-        """`shared` is the journal once more where other coordinators reach it, and `address` is where they reach us."""
+        """`shared` is the journal once more where other coordinators reach it, and `address` is where they reach us.
+
+        `stopwatch` counts seconds more finely than the clock does; without one what takes less than 1 ms took none.
+        """
         self._journal = journal
         self._log = log
         self._clock = clock
@@ -143,8 +148,10 @@ class Coordinator:
         patience = Patience(
             silent_ms=limits.node_silent_ms, timeout_ms=limits.node_lost_ms, purge_ms=limits.node_purge_ms
         )
-        self._beats = Beats(clock, self._changes, patience)
+        self.pulse = Pulse(clock, min(PULSE_MS_MAX, limits.node_lost_ms // 3), log)
+        self._beats = Beats(clock, self._changes, patience, self.pulse)
         self._leases = Leases(clock, limits.lease_ms)
+        self.pulse.on_stopped(self._leases.excuse)
         self._observations = Observations()
         self._roster = Roster(self._beats.verdict)
         self._jobs = Jobs(clock)
@@ -184,7 +191,7 @@ class Coordinator:
             self.bindings,
             self._chronicle,
             clock,
-            cloud=not home,
+            log,
             cluster_name=cluster_name,
         )
         self._storage = StorageNodes(
@@ -201,8 +208,8 @@ class Coordinator:
             random,
             self.metrics,
             home=home,
-            check_profile=self._pools.check_profile,
             strategy=strategy,
+            now_s=stopwatch or (lambda: clock.monotonic_ms() / 1_000),
         )
         self.snapshots = Snapshots(
             self.writer,
@@ -231,6 +238,7 @@ class Coordinator:
             metrics=self.metrics,
             version=__version__,
             reach=self._watch.reach,
+            closed=self._pools.closed if home else None,
         )
         self.app: ASGIApp = build_app(service)
         self._terms: Terms | None = None
@@ -259,6 +267,7 @@ class Coordinator:
             await self.writer.open(self._name)
         state = self.writer.state
         self._beats.attend(self.writer)
+        self.pulse.note()
         self._roster.attend(state)
         self._leases.renew_all(state.attachments.keys())
         self.writer.listen(self._roster.on_merged)
@@ -274,6 +283,7 @@ class Coordinator:
         self._tasks = [
             asyncio.create_task(self.writer.run(), name="writer"),
             asyncio.create_task(self._sweep_on(), name="sweep"),
+            asyncio.create_task(self.pulse.run(), name="pulse"),
         ]
         if self._terms is not None:
             self._tasks.append(asyncio.create_task(self._terms.run(), name="terms"))
@@ -317,7 +327,9 @@ class Coordinator:
 
     def _on_begun(self) -> None:
         """This coordinator reigns from now on, and has heard nobody: every node and every lease begins anew."""
-        self._beats.excuse(_UNHEARD_MS)
+        if self._beats.is_attended:
+            self._beats.begin_anew()
+        self.healer.begin_anew()
         self._leases.renew_all(self.writer.state.attachments.keys())
         if self.availability is not None:
             # Before the first command: no answer may say less than it means.
@@ -337,16 +349,13 @@ class Coordinator:
         await _outlast(await self._begin_shipping(availability))
 
     async def _sweep_on(self) -> None:
-        loop, pause_s = asyncio.get_running_loop(), self._limits.sweep_ms / 1_000
+        pause_s = self._limits.sweep_ms / 1_000
         checked_ms = self._clock.monotonic_ms()
         while True:
-            due_s = loop.time() + pause_s
             await asyncio.sleep(pause_s)
+            # Leases are looked at without asking how silent anybody is.
+            self.pulse.look()
             woken_ms = self._clock.monotonic_ms()
-            late_ms = int((loop.time() - due_s) * 1_000)
-            if late_ms > min(PULSE_MS_MAX, self._limits.node_lost_ms // 3):
-                self._log.warning("this process was stopped for a while; no node is blamed for it", late_ms=late_ms)
-                self._beats.excuse(late_ms)
             if not self.writer.reigns:
                 if self._terms is None:
                     # Nobody shares this journal, so nothing is left to do for one who may not write it.

@@ -42,7 +42,9 @@ class Beating:
         if seen.pools is not None:
             self._pools.take_pools(node_id, seen.pools)
         wait_ms = body.wait_ms
-        if seen.store is not None:
+        if seen.store is None:
+            self._healer.keeps_nothing(node_id)
+        else:
             await self._healer.hear(node_id, report.incarnation, seen.store)
             wait_ms = 0 if self._healer.has_news(node_id, seen.store) else wait_ms
         await self._beats.wait_for_news(

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from weft.api.bodies.beat import PeerReport
 from weft.coordinator.changes import Changes
 from weft.coordinator.ports import Clock
+from weft.coordinator.pulse import Pulse
 from weft.coordinator.writer import Writer, internal_cause
 from weft.core.beat import Report, conclude
 from weft.core.holding import target_generation
@@ -30,8 +31,10 @@ from weft.model.events import (
     ClusterDestroyed,
     Event,
     NodeDescribed,
+    NodeIncarnated,
     NodeRegistered,
     NodeRemoved,
+    NodeReturned,
     RegionPlanned,
     RegionRemoved,
 )
@@ -60,9 +63,11 @@ class Ended(Enum):
 class Beats:
     """The ear of the coordinator."""
 
-    def __init__(self, clock: Clock, changes: Changes, patience: Patience) -> None:
+    def __init__(self, clock: Clock, changes: Changes, patience: Patience, pulse: Pulse) -> None:
         self.patience = patience
         self._clock = clock
+        self._pulse = pulse
+        pulse.on_stopped(self.excuse)
         self._changes = changes
         self._writer: Writer | None = None
         self._heard: dict[NodeId, Heard] = {}
@@ -81,12 +86,27 @@ class Beats:
         """
         self._writer = writer
         writer.listen(self._on_merged)
-        now_ms = self._clock.monotonic_ms()
         for node in writer.state.nodes.values():
+            self._note_status(node)
+        self._known_at_ms = dict.fromkeys(writer.state.regions.keys(), self._clock.monotonic_ms())
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Every node that beats counts as heard now, those too that came while another coordinator was beaten to.
+
+        Without it a node that died together with the old writer would never be missed by the new one.
+        """
+        assert self._writer is not None, "beats are attended to"
+        now_ms = self._clock.monotonic_ms()
+        for node in self._writer.state.nodes.values():
             if node.is_watched:
                 self._heard_at_ms[node.node_id] = now_ms
-            self._note_status(node)
-        self._known_at_ms = dict.fromkeys(writer.state.regions.keys(), now_ms)
+        self._verdict = (-1, NO_VERDICT)
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether `attend` was called. Before it a term may begin, and nobody could have been heard."""
+        return self._writer is not None
 
     @property
     def heard(self) -> Mapping[NodeId, Heard]:
@@ -112,6 +132,7 @@ class Beats:
         """How long ago a node was heard, or None if it never was. One whose beat waits here is heard now."""
         if node_id in self._waiting:
             return 0
+        self._pulse.look()
         at_ms = self._heard_at_ms.get(node_id)
         return None if at_ms is None else max(0, self._clock.monotonic_ms() - at_ms)
 
@@ -137,6 +158,7 @@ class Beats:
 
     def verdict(self) -> Verdict:
         """The nodes that are past their time and not written off yet. One look serves everybody in its millisecond."""
+        self._pulse.look()
         now_ms = self._clock.monotonic_ms()
         if self._verdict[0] != now_ms:
             late = self._silences_ms(self.patience.timeout_ms)
@@ -151,9 +173,19 @@ class Beats:
         return [node_id for node_id in self._silences_ms(longest_ms) if node_id in self._offline]
 
     def excuse(self, duration_ms: int) -> None:
-        """This process could hear nobody for so long; let no node's silence be longer for it."""
+        """This process could hear nobody for so long; let no node's silence be longer for it, and no region older.
+
+        A node whose beat waits here was heard until the process could hear nobody.
+        """
         now_ms = self._clock.monotonic_ms()
-        self._heard_at_ms = {node_id: min(now_ms, at_ms + duration_ms) for node_id, at_ms in self._heard_at_ms.items()}
+        heard_at_ms = {node_id: min(now_ms, at_ms + duration_ms) for node_id, at_ms in self._heard_at_ms.items()}
+        for node_id in self._waiting:
+            if heard_at_ms.pop(node_id, None) is not None:
+                heard_at_ms[node_id] = now_ms
+        self._heard_at_ms = heard_at_ms
+        self._known_at_ms = {
+            region_id: min(now_ms, at_ms + duration_ms) for region_id, at_ms in self._known_at_ms.items()
+        }
         self._verdict = (-1, NO_VERDICT)
 
     def notice(self, node_id: NodeId) -> None:
@@ -174,6 +206,7 @@ class Beats:
 
     def age_ms(self, region_id: RegionId) -> int:
         """How long this process has known of a region. One that the log knew before counts from its start."""
+        self._pulse.look()
         now_ms = self._clock.monotonic_ms()
         return now_ms - self._known_at_ms.get(region_id, now_ms)
 
@@ -182,7 +215,7 @@ class Beats:
         writer = self._writer
         assert writer is not None, "beats are attended to"
         node = existing_node(writer.state, node_id)
-        if node.status in (NodeStatus.JOINING, NodeStatus.OFFLINE):
+        if node.status in (NodeStatus.JOINING, NodeStatus.OFFLINE) or not node.is_watched:
             command = AdmitBeat(node_id=node_id, incarnation=None)
             await writer.submit(command, internal_cause(f"beat:{node_id}"))
             existing_node(writer.state, node_id)
@@ -298,6 +331,7 @@ class Beats:
 
     def _silences_ms(self, longer_than_ms: int) -> dict[NodeId, int]:
         """Who has been silent for longer. The table is in order of hearing, so this looks no further than it must."""
+        self._pulse.look()
         now_ms = self._clock.monotonic_ms()
         quiet: dict[NodeId, int] = {}
         for node_id, at_ms in self._heard_at_ms.items():
@@ -329,6 +363,9 @@ class Beats:
             elif isinstance(event, NodeRegistered) and event.node.engines is not None:
                 self._mark_heard(event.node.node_id)
             elif isinstance(event, NodeDescribed) and event.engines is not None:
+                self._mark_heard(event.node_id)
+            elif isinstance(event, NodeIncarnated | NodeReturned):
+                # And not when the beat that said so is answered, which waits for a layer, or never is for want of one.
                 self._mark_heard(event.node_id)
         for node_id in draft.nodes.changed:
             if (node := draft.nodes.get(node_id)) is not None:

@@ -20,6 +20,8 @@ from weft.serve import Call
 from weft.telemetry import Metrics
 
 _CHANCE_BYTES = 8
+_LATENCY_BOUNDS_S = (0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+"""A tenth of a second is what the node seed allows a placement; most take some microseconds for each pool."""
 
 
 class Dispatching:
@@ -35,8 +37,8 @@ class Dispatching:
         metrics: Metrics,
         *,
         home: bool,
-        check_profile: Callable[[Call], None],
         strategy: Strategy,
+        now_s: Callable[[], float],
     ) -> None:
         self._writer = writer
         self._roster = roster
@@ -44,11 +46,14 @@ class Dispatching:
         self._jobs = jobs
         self._random = random
         self._home = home
-        self._check_profile = check_profile
         self._strategy = strategy
+        self._now_s = now_s
         self._last: PoolKey | None = None
         self._decisions = metrics.counter(
             "weft_placement_decisions_total", "Jobs placed or refused.", ("strategy", "outcome")
+        )
+        self._latency = metrics.histogram(
+            "weft_placement_latency_seconds", "How long deciding on a job's place took.", _LATENCY_BOUNDS_S
         )
         metrics.gauge("weft_placements", "Jobs that have a place.", lambda: len(jobs))
 
@@ -59,12 +64,15 @@ class Dispatching:
         # A caller that lost the answer asks again under the same id, and must not hold two slots for one job.
         request = f"{call.request_id}~{log_digest(canonical_bytes(body)).hex()}" if call.request_id_given else None
         if request is not None and (given := self._jobs.find_repeat(request)) is not None:
-            return self._show(given)
+            return self._show(self._jobs.find(given, self._roster.aside()))
+        begun_s = self._now_s()
         try:
             job = self._place(body, strategy)
         except WeftError as error:
             self._decisions.add(1, strategy, error.code)
             raise
+        finally:
+            self._latency.add(self._now_s() - begun_s)
         self._decisions.add(1, strategy, "placed")
         if request is not None:
             self._jobs.note_request(request, job)
@@ -78,9 +86,8 @@ class Dispatching:
         """DELETE /v2/placements/{placement_id}."""
         self._jobs.end(parse_placement_id(call.path["placement_id"]))
 
-    async def show_availability(self, call: Call) -> Availability:
+    async def show_availability(self, call: Call) -> Availability:  # noqa: ARG002
         """GET /v2/catalog/availability."""
-        self._check_profile(call)
         found = find_models(self._observations.pools, self._roster.aside())
         replicated = sum(1 for places in found if len(places.nodes) > 1)
         return Availability(

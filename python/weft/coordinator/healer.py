@@ -16,7 +16,7 @@ What if this process dies with a plan under way? Its successor begins a new term
 every node for its list, and plans from what is there by then.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 import msgspec
@@ -41,6 +41,7 @@ from weft.model.events import (
     ReplicaRemoved,
 )
 from weft.model.ids import Generation, Incarnation, NodeId
+from weft.model.node import NodeStatus
 from weft.model.object import ObjectHash, StoredObject, is_content_hash
 from weft.model.policy import DOUBTS_PER_NODE_MAX
 from weft.telemetry import Metrics
@@ -93,8 +94,10 @@ class Healer:
         self._nodes: Mapping[NodeId, StoreNode] = {}
         self._standing: Mapping[NodeId, tuple[bool, bool]] = {}
         self._restless: dict[ObjectHash, None] = {}
+        self._awaited: set[ObjectHash] = set()
         self._touched: set[ObjectHash] = set()
         self._all_touched = True
+        self._storeless: set[NodeId] = set()
         self._given_out = 0
         self._plan = HealingPlan(generation=Generation(0))
         self._changes = metrics.counter("weft_replicas_total", "Copies gained and lost, by how.", ("change",))
@@ -121,11 +124,12 @@ class Healer:
         return self._look_at_nodes()
 
     def count(self, wanted: Health) -> int:
-        """How many objects stand so badly. Only restless ones can."""
+        """How many objects stand so badly. Only restless ones can, and deleted ones whose holders left with a copy."""
         nodes, objects = self._look_at_nodes(), self._writer.state.objects
         self._follow(nodes)
         found = (objects.get(object_hash) for object_hash in self._restless)
-        return sum(1 for one in found if one is not None and health(one, nodes) is wanted)
+        awaited = len(self._awaited) if wanted is Health.DELETING else 0
+        return awaited + sum(1 for one in found if one is not None and health(one, nodes) is wanted)
 
     def restless(self) -> list[ObjectHash]:
         """The objects with more or fewer copies than wanted."""
@@ -139,6 +143,7 @@ class Healer:
             keeping = self._keepings[node_id] = _Keeping(incarnation, self._next(), self._next())
         keeping.free_bytes, keeping.used_bytes = said.free_bytes, said.used_bytes
         is_news = bool(said.findings)
+        is_all = False
         held = [ObjectHash(one.hash) for one in said.findings if one.state == "held"]
         gone = [(ObjectHash(one.hash), one.state) for one in said.findings if one.state in _GONE]
         self._failures.add(sum(1 for one in said.findings if one.state == "failed"))
@@ -147,8 +152,7 @@ class Healer:
             keeping.listed.difference_update(object_hash for object_hash, _ in gone)
             if said.complete:
                 gone += [(object_hash, "missing") for object_hash in self._unnamed(node_id, keeping.listed)]
-                keeping.listed = None
-                is_news = True
+                is_news = is_all = True
         for one in said.findings:
             keeping.checks.pop(ObjectHash(one.hash), None)
             if one.state != "held":
@@ -158,6 +162,9 @@ class Healer:
         if held or gone:
             command = ReportReplicas(node_id=node_id, incarnation=incarnation, held=tuple(held), gone=tuple(gone))
             await self._writer.submit(command, internal_cause(f"beat:{node_id}"))
+        if is_all:
+            # Not before: what could not be written now is concluded again when the node says it again.
+            keeping.listed = None
         if is_news:
             self.look()
             self._order_again(keeping, said)
@@ -179,6 +186,34 @@ class Healer:
         keeping = self._keepings.get(node_id)
         return keeping.target if keeping is not None else _UNKNOWN
 
+    def keeps_nothing(self, node_id: NodeId) -> None:
+        """A node said in this life of it that it has no store."""
+        self._storeless.add(node_id)
+
+    def passed_over(self, found: StoredObject, but: Set[NodeId], count_max: int) -> Mapping[NodeId, str]:
+        """Nodes that could be given an object and cannot be now, and why; no more than so many.
+
+        A node that is away counts unless it said that it keeps nothing, also to a coordinator that has never heard it:
+        what is not known is not taken for a smaller cluster. One that is to go does not.
+        """
+        nodes, reasons = self._look_at_nodes(), dict[NodeId, str]()
+        for node in self._writer.state.nodes.values():
+            is_out = node.incarnation is None or node.node_id in self._storeless or node.drained
+            if is_out or node.node_id in but or node.status is NodeStatus.DRAINING:
+                continue
+            if len(reasons) >= count_max:
+                break
+            seen = nodes.get(node.node_id)
+            if seen is None:
+                reasons[node.node_id] = "it is offline"
+            elif not seen.gives:
+                reasons[node.node_id] = "it has not been heard for a while"
+            elif not seen.takes:
+                reasons[node.node_id] = "it has yet to say what it holds"
+            elif seen.free_bytes < found.size_bytes:
+                reasons[node.node_id] = f"it has room for {seen.free_bytes} bytes"
+        return reasons
+
     def look(self) -> None:
         """Plan anew, and answer the beats of those whose part changed. Looking again changes nothing."""
         nodes = self._look_at_nodes()
@@ -199,6 +234,11 @@ class Healer:
             dropped = [*keeping.recalled, *(one for one in drops.get(node_id, []) if one not in keeping.recalled)]
             self._aim(node_id, keeping, copies.get(node_id, []), dropped)
 
+    def begin_anew(self) -> None:
+        """Another term: what nodes were told in an earlier one, they have since been told anew by somebody else."""
+        self._keepings.clear()
+        self._all_touched = True
+
     def on_merged(self, draft: Draft, events: list[Event]) -> None:
         """Note what a batch touched, and forget the stores of nodes and lives that are over."""
         self._touched.update(draft.objects.changed)
@@ -206,8 +246,10 @@ class Healer:
         for event in events:
             if isinstance(event, NodeRemoved | NodeIncarnated):
                 self._keepings.pop(event.node_id, None)
+                self._storeless.discard(event.node_id)
             elif isinstance(event, ClusterDestroyed):
                 self._keepings.clear()
+                self._storeless.clear()
             elif isinstance(event, ObjectDeleted):
                 self._call_back(event.object_hash)
             elif isinstance(event, ObjectRegistered):
@@ -270,9 +312,14 @@ class Healer:
         if self._all_touched or standing != self._standing:
             self._standing, self._all_touched = standing, False
             self._restless = {one.object_hash: None for one in objects.values() if not is_at_rest(one, nodes)}
+            self._awaited = {one.object_hash for one in objects.values() if one.deleting and not one.replicas}
         else:
             for object_hash in self._touched:
                 found = objects.get(object_hash)
+                if found is not None and found.deleting and not found.replicas:
+                    self._awaited.add(object_hash)
+                else:
+                    self._awaited.discard(object_hash)
                 if found is None or is_at_rest(found, nodes):
                     self._restless.pop(object_hash, None)
                 else:
@@ -291,9 +338,12 @@ class Healer:
         return present
 
     def _unnamed(self, node_id: NodeId, named: set[ObjectHash]) -> list[ObjectHash]:
-        """What the books say a node holds and it did not name when it named everything."""
-        objects = self._writer.state.objects
-        return [one.object_hash for one in objects.values() if node_id in one.replicas and one.object_hash not in named]
+        """What the books say a node holds, or left with, and it did not name when it named everything."""
+        return [
+            one.object_hash
+            for one in self._writer.state.objects.values()
+            if (node_id in one.replicas or node_id in one.left) and one.object_hash not in named
+        ]
 
     def _next(self) -> Generation:
         """A number nobody was given before, in this term or an earlier one."""

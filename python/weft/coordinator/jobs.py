@@ -13,6 +13,9 @@ may be promised twice; the pool refuses the second job, as it has to refuse any 
 What if the answer to the end of a job is lost, and the caller ends it again? Ended jobs are remembered, as many as
 there may be jobs, and ending one of them says the same again and frees nothing. To a coordinator that was started in
 between the job is unknown, which means the same to the caller: it holds no slot.
+
+What if a copy of the request that placed a job arrives late, when the job was reset or is over? The request is
+remembered longer than the job, and its repeat is told what became of the job; it is never placed a second time.
 """
 
 from collections import OrderedDict
@@ -109,10 +112,9 @@ class Jobs:
         self._keep(job)
         return job
 
-    def find_repeat(self, request: str) -> Job | None:
-        """The job a request was given before, while it is remembered."""
-        placement_id = self._by_request.get(request)
-        return self._jobs.get(placement_id) if placement_id is not None else None
+    def find_repeat(self, request: str) -> PlacementId | None:
+        """The job a request was given before, whatever has become of it, while the request is remembered."""
+        return self._by_request.get(request)
 
     def note_request(self, request: str, job: Job) -> None:
         """Remember which request a job was given to, so that its repeat is given the same one."""

@@ -31,6 +31,10 @@ class Leases:
         for attachment_id in attachment_ids:
             self.renew(attachment_id)
 
+    def excuse(self, duration_ms: int) -> None:
+        """This process could hear nobody for so long; no lease ends the sooner for it."""
+        self._ends_ms = {attachment_id: end_ms + duration_ms for attachment_id, end_ms in self._ends_ms.items()}
+
     def lapsed(self) -> list[AttachmentId]:
         """The attachments whose lease has ended."""
         now_ms = self._clock.monotonic_ms()

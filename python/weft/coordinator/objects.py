@@ -59,7 +59,10 @@ class Objects:
         found = existing_object(self._writer.state, parse_object_hash(call.path["hash"]))
         without = [parse_node_id(node_id, "without") for node_id in call.query.without.split(",") if node_id]
         chosen = targets(found, self._healer.nodes, self._roster.ring, without)
-        return ObjectTargets(hash=found.object_hash, targets=list(chosen))
+        few = found.replicas_wanted - len(chosen)
+        passed_over = self._healer.passed_over(found, {*chosen, *without}, few) if few > 0 else {}
+        reasons = {str(node_id): why for node_id, why in passed_over.items()}
+        return ObjectTargets(hash=found.object_hash, targets=list(chosen), passed_over=reasons)
 
     async def mark_missing(self, call: Call) -> Done:
         """POST /replica/mark_missing. A node that keeps objects of ours is asked to look whether it is so."""

@@ -4,8 +4,10 @@ In the home profile there is no registry, and every route here says so with the 
 """
 
 import functools
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeVar
+
+import msgspec
 
 from weft.api.bodies.fields import iso_time
 from weft.api.bodies.pools import (
@@ -19,6 +21,7 @@ from weft.api.bodies.pools import (
     RegistrationReply,
 )
 from weft.api.doors.pools import body_to_pool, node_to_body, registration_to_command, status_of
+from weft.api.route import Route
 from weft.coordinator.beats import Beats
 from weft.coordinator.bindings import Binding, Bindings
 from weft.coordinator.causes import cause_of
@@ -29,28 +32,42 @@ from weft.coordinator.replays import ReplayGuard
 from weft.coordinator.writer import Writer
 from weft.core.node import existing_node
 from weft.model.commands import RemoveNode
-from weft.model.errors import CloudProfileOff, InvalidField, NotFound, WeftError
+from weft.model.errors import BodyTooLarge, CloudProfileOff, InvalidField, NotFound, TimedOut, WeftError
 from weft.model.events import NodeRegistered
 from weft.model.ids import NodeId, parse_node_id
-from weft.model.node import Node
-from weft.serve import Call
+from weft.model.node import Node, NodeStatus
+from weft.model.policy import REQUEST_MS_MAX
+from weft.model.pool import PoolSnapshot
+from weft.serve import Call, Handler
+from weft.telemetry import Log
 
 CLOUD_VARIABLE = "ORCHESTRATORD_CLOUD_PROFILE"
 
+_COUNTED_AS: Final = {
+    "register_pool_node": "registration",
+    "heartbeat": "heartbeat",
+    "deregister_pool_node": "deregistration",
+}
+
 Reply = TypeVar("Reply")
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """Of a body, only which node it is about."""
+
+    node_id: str | None = None
 
 
 Answering = Callable[["PoolNodes", Call], Awaitable[Reply]]
 
 
 def _counted(operation: str) -> Callable[[Answering[Reply]], Answering[Reply]]:
-    """Answer only in the cloud profile, and count how each call of an operation ended."""
+    """Count how each call of an operation ended."""
 
     def wrap(answer: Answering[Reply]) -> Answering[Reply]:
         @functools.wraps(answer)
         async def counted(self: "PoolNodes", call: Call) -> Reply:
             try:
-                self.check_profile(call)
                 reply = await answer(self, call)
             except WeftError as error:
                 self.chronicle.count(operation, call.path.get("node_id"), outcome_of(error))
@@ -66,8 +83,6 @@ def _counted(operation: str) -> Callable[[Answering[Reply]], Answering[Reply]]:
 def outcome_of(error: WeftError) -> str:
     """How a call that was refused is counted."""
     match error:
-        case CloudProfileOff():
-            return "disabled"
         case NotFound():
             return "not_found"
         case InvalidField():
@@ -88,8 +103,8 @@ class PoolNodes:
         bindings: Bindings,
         chronicle: Chronicle,
         clock: Clock,
+        log: Log,
         *,
-        cloud: bool,
         cluster_name: str,
     ) -> None:
         self.chronicle = chronicle
@@ -99,17 +114,24 @@ class PoolNodes:
         self._observations = observations
         self._bindings = bindings
         self._clock = clock
-        self._cloud = cloud
         self._cluster_name = cluster_name
+        self._log = log
+        self._strangers: dict[NodeId, frozenset[str]] = {}
 
-    def check_profile(self, call: Call) -> None:
-        """Raise `CloudProfileOff` in the home profile, whatever else is wrong with the call."""
-        if not self._cloud:
+    def closed(self, route: Route) -> Handler:
+        """What answers a route of the cloud profile in the home profile: its refusal, whatever else is wrong."""
+        counted = _COUNTED_AS.get(route.operation)
+
+        async def refuse(call: Call) -> None:
+            if counted is not None:
+                self.chronicle.count(counted, call.path.get("node_id"), "disabled")
             raise CloudProfileOff(
                 f"the cloud profile is off, so there is no registry of nodes; set {CLOUD_VARIABLE}=true to have one",
                 variable=CLOUD_VARIABLE,
-                node_id=call.path.get("node_id") or getattr(call.body, "node_id", None),
+                node_id=call.path.get("node_id") or await _node_named(call, route),
             )
+
+        return refuse
 
     @_counted("registration")
     async def register(self, call: Call) -> RegistrationReply:
@@ -128,8 +150,7 @@ class PoolNodes:
         """POST /v2/nodes/{node_id}/heartbeat."""
         node_id = parse_node_id(call.path["node_id"])
         node = self._existing(node_id)
-        promised = node.engines.pool_ids if node.engines is not None else ()
-        strangers = sorted({pool.pool_id for pool in call.body.pools} - {*promised})
+        strangers = sorted(_unregistered(node, (pool.pool_id for pool in call.body.pools)))
         if strangers:
             raise InvalidField(
                 f"pools: node {node_id} registered without {', '.join(strangers)}; register again to add pools",
@@ -171,15 +192,35 @@ class PoolNodes:
                     bound_at=iso_time(binding.bound_at_ms),
                 )
                 for owner in owners
+                if owner is None or not self._is_past_its_time(owner)
                 for binding in self._bindings.of(owner)
             ]
         )
 
     def take_pools(self, node_id: NodeId, pools: list[PoolBody]) -> None:
-        """A node described its pools, in a beat at whichever door: what it does not name it does not have."""
-        snapshots = [body_to_pool(pool) for pool in pools]
+        """A node described its pools, in a beat at whichever door: what it does not name it does not have.
+
+        A node that registered its pools has those and no others. The pools door refuses a beat with others; here they
+        are left out, with a line that says so once, because the beat is about the node's memory too.
+        """
+        snapshots = self._registered(node_id, [body_to_pool(pool) for pool in pools])
         self._observations.see_pools(node_id, snapshots)
         self._bindings.see(node_id, snapshots)
+
+    def _registered(self, node_id: NodeId, pools: list[PoolSnapshot]) -> list[PoolSnapshot]:
+        nodes = self._writer.state.nodes
+        strangers = _unregistered(nodes.get(node_id), (pool.pool_id for pool in pools))
+        if strangers != self._strangers.get(node_id, frozenset()):
+            self._strangers[node_id] = strangers
+            # As many as there are nodes, so that names that come and go leave nothing behind.
+            self._strangers = {known: left for known, left in self._strangers.items() if left and known in nodes}
+            if strangers:
+                self._log.warning(
+                    "pools left out: the node registered without them; register again to add pools",
+                    node_id=node_id,
+                    pools=sorted(strangers),
+                )
+        return [pool for pool in pools if pool.pool_id not in strangers]
 
     def _keep_promised(self, node_id: NodeId) -> None:
         """Forget what was said of pools a node no longer registers."""
@@ -195,16 +236,39 @@ class PoolNodes:
     def _existing(self, node_id: NodeId) -> Node:
         return existing_node(self._writer.state, node_id)
 
+    def _is_past_its_time(self, node_id: NodeId) -> bool:
+        """Whether a node is offline to every reader, also where no sweep has written it down yet."""
+        node = self._writer.state.nodes.get(node_id)
+        return node is None or self._beats.standing(node).status is NodeStatus.OFFLINE
+
     def _show(self, node: Node, now_ms: int) -> PoolNodeInfo:
-        silence_ms = self._beats.silence_ms(node.node_id)
+        silence_ms, status = self._beats.silence_ms(node.node_id), self._beats.standing(node).status
+        bindings = [] if status is NodeStatus.OFFLINE else self._bindings.of(node.node_id)
         return node_to_body(
             node,
-            self._beats.standing(node).status,
+            status,
             silence_ms,
             now_ms,
             self._observations.pools_of(node.node_id),
-            [_binding_info(binding) for binding in self._bindings.of(node.node_id)],
+            [_binding_info(binding) for binding in bindings],
         )
+
+
+def _unregistered(node: Node | None, pool_ids: Iterable[str]) -> frozenset[str]:
+    """The pools among these that a node registered without. One that did not register its pools has what it says."""
+    if node is None or node.engines is None:
+        return frozenset()
+    return frozenset(pool_ids) - {*node.engines.pool_ids}
+
+
+async def _node_named(call: Call, route: Route) -> str | None:
+    """The node a body names, where there is a body and it is one; a refusal repeats it."""
+    if route.body is None:
+        return None
+    try:
+        return msgspec.json.decode(await call.read(route.body_bytes_max, REQUEST_MS_MAX), type=_Named).node_id
+    except (BodyTooLarge, TimedOut, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _binding_info(binding: Binding) -> BindingInfo:

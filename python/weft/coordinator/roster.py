@@ -24,6 +24,7 @@ SILENT: Final = "the node is not heard"
 DOUBTED: Final = "the node is not heard, like most others; that is doubted for a while"
 OFFLINE: Final = "the node is offline"
 DRAINING: Final = "the node is draining"
+JOINING: Final = "the node has registered and was not heard yet"
 LOST_REASONS: Final = frozenset({SILENT, OFFLINE})
 """The reasons that mean that what runs on the node is gone. A draining node finishes what it began, and a node whose
 silence is doubted may be working on."""
@@ -97,4 +98,6 @@ def _rest(node: Node) -> str | None:
         return OFFLINE
     if node.drained or node.status is NodeStatus.DRAINING:
         return DRAINING
+    if node.status is NodeStatus.JOINING:
+        return JOINING
     return None

@@ -2,7 +2,7 @@
 
 The journal is the list of what is to be shipped, so nothing can be forgotten: the shipper keeps its own place in it and
 reads on from there, after a restart as in life. Its place is noted now and then; the few batches behind an old note are
-looked up before they are put, in the primary, then in the fallbacks, so a restart puts nothing twice that it can see.
+looked up before they are put, on the pending list and in the primary, so a restart puts nothing twice that it can see.
 A batch's envelope is the same bytes whoever makes it, and so is its commitment.
 
 A batch reaches the primary before the next one does. During an outage batches go to a fallback and onto the pending
@@ -26,7 +26,7 @@ from weft.ledger.layer import Commitment, commit_to
 from weft.ledger.pending import SHIPPED, PendingList
 from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Router
-from weft.model.availability import FALLBACKS, Acknowledgement, AvailabilityPolicy, Role
+from weft.model.availability import Acknowledgement, AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
 from weft.model.canonical import Digest
 from weft.model.errors import (
@@ -276,24 +276,24 @@ class Shipper:
         self._is_noted_each = placed.role is not Role.PRIMARY
 
     async def _is_kept(self, blob: bytes, position: Position) -> bool:
-        """Whether a layer has a batch that a life before this one may have put. Then a fallback's is on the list."""
+        """Whether a batch that a life before this one may have put is where an answer may rest on it.
+
+        The pending list says so, or the primary. A fallback that gives the blob does not: validators keep it, perhaps,
+        that were too few to sign for it. Then it is put once more, which is harmless where it was kept.
+        """
         commitment = commit_to(blob)
         if await self._pending.sources(commitment):
             return True
-        for role in (Role.PRIMARY, *FALLBACKS):
-            if not self._router.has(role) or not self._board.now.is_healthy(role):
-                continue
-            try:
-                await self._router.get_from(role, commitment)
-            except (BlobMissing, BlobDamaged):
-                continue
-            except LayerFailed as error:
-                self._log.warning("a layer could not be asked for a batch", position=position, reason=error.message)
-                continue
-            if role is not Role.PRIMARY:
-                await self._router.track(role, commitment, len(blob), position)
-            return True
-        return False
+        if not self._board.now.is_healthy(Role.PRIMARY):
+            return False
+        try:
+            await self._router.get_from(Role.PRIMARY, commitment)
+        except (BlobMissing, BlobDamaged):
+            return False
+        except LayerFailed as error:
+            self._log.warning("the primary could not be asked for a batch", position=position, reason=error.message)
+            return False
+        return True
 
     def _choose(self, now: Routing, position: Position) -> Role | None:
         """Where the next batch of the log goes: behind everything that is still on its way to the primary."""

@@ -38,6 +38,9 @@ class Sweep:
         if at_nodes:
             due += [*self._lost_nodes(), *self._forgettable_nodes()]
         for command in due:
+            # Each command waits for the one before it to be kept, which may take as long as a layer takes.
+            if isinstance(command, GiveUpNode) and command.node_id not in self._beats.verdict().lost:
+                continue
             try:
                 await self._writer.submit(command, internal_cause("sweep"))
             except Rejected:

@@ -1,11 +1,12 @@
 """Changing tokens while the process runs: the file they are in is read again when it changes, and when told to.
 
 What if the file is half written, empty or gone at that moment? The tokens that hold go on holding, a line says why, and
-the next look reads it again. Replace it by renaming, and no moment is a bad one.
+the next look reads it again. Replace it by renaming, and no moment is a bad one. What if it holds a token that would
+not have been good enough at the start? Then it is not good enough now, and the file is left alone as an empty one is.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,13 +22,16 @@ Stamp = tuple[int, int, int]
 
 
 class TokenFile:
-    """The tokens of a gate: those that are fixed, and those of a file."""
+    """The tokens of a gate: those that are fixed, and those of a file. `check` raises when new ones are no good."""
 
-    def __init__(self, gate: Gate, fixed: Iterable[str], path: Path, log: Log) -> None:
+    def __init__(
+        self, gate: Gate, fixed: Iterable[str], path: Path, log: Log, check: Callable[[tuple[str, ...]], None]
+    ) -> None:
         self._gate = gate
         self._fixed = tuple(fixed)
         self._path = path
         self._log = log
+        self._check = check
         self._stamp: Stamp | None = None
         self._failed = False
 
@@ -38,6 +42,7 @@ class TokenFile:
             return
         try:
             tokens = read_token_file(self._path)
+            self._check(tokens)
         except Misconfigured as error:
             if not self._failed or always:
                 self._log.warning("the tokens stay as they are", reason=error.message)

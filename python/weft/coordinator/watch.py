@@ -22,9 +22,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
-from weft.api.bodies.events import EventInfo
+from weft.api.bodies.events import EventInfo, encode_event
 from weft.coordinator.changes import Changes
 from weft.ledger import Journal
 from weft.model.batch import SealedBatch
@@ -171,12 +169,11 @@ class Watch:
                 kind=kind,
                 event=entry.event,
             )
-            parts.append(b"event: %b\nid: %d.%d\ndata: %b\n\n" % (kind.encode(), batch.position, index, _encode(info)))
+            parts.append(
+                b"event: %b\nid: %d.%d\ndata: %b\n\n" % (kind.encode(), batch.position, index, encode_event(info))
+            )
         self._sent.add(len(parts))
         return b"".join(parts)
-
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def parse_place(text: str, field: str = "from") -> Place:

@@ -109,8 +109,13 @@ def health(found: StoredObject, nodes: Mapping[NodeId, StoreNode]) -> Health:
 
 
 def is_at_rest(found: StoredObject, nodes: Mapping[NodeId, StoreNode]) -> bool:
-    """Whether an object has exactly the copies it should have, so that no plan can concern it until that changes."""
-    return not found.deleting and len(counted(found, nodes)) == found.replicas_wanted
+    """Whether an object has exactly the copies it should have, so that no plan can concern it until that changes.
+
+    One that was deleted should have none; those that nodes took along as they left are planned for when they are back.
+    """
+    if found.deleting:
+        return not found.replicas
+    return len(counted(found, nodes)) == found.replicas_wanted
 
 
 def targets(

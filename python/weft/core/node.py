@@ -139,7 +139,8 @@ def decide_admit_beat(view: View, command: AdmitBeat, moment: Moment) -> tuple[E
         events.append(NodeIncarnated(node_id=node.node_id, incarnation=command.incarnation))
     elif node.status is NodeStatus.OFFLINE:
         events.append(NodeReturned(node_id=node.node_id))
-    elif node.status is NodeStatus.JOINING:
+    elif node.status is NodeStatus.JOINING or not node.is_watched:
+        # Who beats once is watched from then on, also by a coordinator that only has the log to go by.
         events.append(NodeAppeared(node_id=node.node_id))
     if command.lend_bytes is not None and command.lend_bytes != node.lend_bytes:
         events.append(LendingChanged(node_id=node.node_id, lend_bytes=command.lend_bytes))
@@ -191,8 +192,9 @@ def apply_node_described(draft: Draft, event: NodeDescribed) -> None:
 
 
 def apply_node_appeared(draft: Draft, event: NodeAppeared) -> None:
-    """The node is there."""
+    """The node is there, and is missed from now on when it is not heard."""
     _signal(draft, event.node_id, Signal.BEAT)
+    draft.nodes.put(event.node_id, msgspec.structs.replace(_row(draft, event.node_id), appeared=True))
 
 
 def apply_node_drained(draft: Draft, event: NodeDrained) -> None:
@@ -207,9 +209,10 @@ def apply_node_resumed(draft: Draft, event: NodeResumed) -> None:
 
 def apply_node_removed(draft: Draft, event: NodeRemoved) -> None:
     """The node, its endpoint and what it held are gone, in this order: a lost extent is one whose node is no more."""
+    node = _row(draft, event.node_id)
     draft.nodes.remove(event.node_id)
     lose_holdings(draft, event.node_id, f"node {event.node_id} was removed")
-    lose_replicas(draft, event.node_id)
+    lose_replicas(draft, node)
     if event.node_id in draft.endpoints:
         draft.endpoints.remove(event.node_id)
         draft.marks = draft.marks._replace(endpoints_generation=Generation(draft.marks.sequence))

@@ -5,7 +5,10 @@ own report on, never because a plan wanted it, until its holder says that it is 
 node leaves the cluster. A node that is only offline keeps its copies in the books: they come back with it.
 
 An object that is deleted is gone to everybody at once, and its row stays until the last holder has said that its copy
-is gone: so a node that is away is told when it comes back, however long that takes and whoever coordinates by then. Who
+is gone: so a node that is away is told when it comes back, however long that takes and whoever coordinates by then. A
+node that left the cluster takes its copies off the books and its disk with it: the row remembers that it left with one
+(`left`), so that it is told too if it ever comes back. What if it never does? The names of the last to leave are kept
+with each object, and so many rows of deleted objects that wait for nobody else; the oldest are forgotten first. Who
 registers it anew in the meantime is asked to wait for the holders that are there, since a copy on its way out must not
 be taken for one that was put. Those that are offline are not waited for: what they bring back is the same bytes.
 """
@@ -18,7 +21,7 @@ from weft.model.commands import DeleteObject, MarkHealed, MarkMissing, RegisterO
 from weft.model.errors import NodeNotFound, ObjectBeingDeleted, ObjectNotFound
 from weft.model.events import Event, ObjectDeleted, ObjectRegistered, ReplicaAdded, ReplicaRemoved
 from weft.model.ids import NodeId
-from weft.model.node import NodeStatus
+from weft.model.node import Node, NodeStatus
 from weft.model.object import GONE_REASONS, ObjectHash, StoredObject, is_content_hash
 
 
@@ -62,7 +65,7 @@ def decide_delete_object(view: View, command: DeleteObject, moment: Moment) -> t
 def decide_mark_missing(view: View, command: MarkMissing, moment: Moment) -> tuple[Event, ...]:  # noqa: ARG001
     """A copy that is not in the books, of an object that may not be either, is missing already."""
     found = view.objects.get(command.object_hash)
-    if found is None or command.node_id not in found.replicas:
+    if found is None or command.node_id not in (*found.replicas, *found.left):
         return ()
     return (ReplicaRemoved(object_hash=found.object_hash, node_id=command.node_id, reason="marked"),)
 
@@ -93,7 +96,8 @@ def decide_report_replicas(view: View, command: ReportReplicas, moment: Moment) 
     for object_hash, reason in dict(command.gone).items():
         assert reason in GONE_REASONS, "a copy is gone for a reason that has a name"
         found = view.objects.get(object_hash)
-        if found is not None and node.node_id in found.replicas and object_hash not in command.held:
+        booked = found is not None and node.node_id in (*found.replicas, *found.left)
+        if booked and object_hash not in command.held:
             events.append(ReplicaRemoved(object_hash=object_hash, node_id=node.node_id, reason=reason))
     return tuple(events)
 
@@ -109,6 +113,7 @@ def apply_object_registered(draft: Draft, event: ObjectRegistered) -> None:
             replicas_wanted=event.replicas_wanted,
             replicas=before.replicas if before is not None else (),
             registered_at_ms=event.at_ms,
+            left=before.left if before is not None else (),
         ),
     )
 
@@ -124,33 +129,48 @@ def apply_replica_added(draft: Draft, event: ReplicaAdded) -> None:
     """One copy more. They are kept in order of id, so that no digest depends on who was first."""
     found = _row(draft, event.object_hash)
     replicas = tuple(sorted({*found.replicas, event.node_id}))
-    draft.objects.put(event.object_hash, msgspec.structs.replace(found, replicas=replicas))
+    left = _without(found.left, event.node_id)
+    draft.objects.put(event.object_hash, msgspec.structs.replace(found, replicas=replicas, left=left))
 
 
 def apply_replica_removed(draft: Draft, event: ReplicaRemoved) -> None:
     """One copy less."""
-    _take_off(draft, _row(draft, event.object_hash), event.node_id)
+    found = _row(draft, event.object_hash)
+    replicas, left = _without(found.replicas, event.node_id), _without(found.left, event.node_id)
+    _put_or_remove(draft, msgspec.structs.replace(found, replicas=replicas, left=left))
 
 
-def lose_replicas(draft: Draft, node_id: NodeId) -> None:
-    """A node is no more, and neither are its copies.
+def lose_replicas(draft: Draft, node: Node) -> None:
+    """A node is no more, and neither are its copies; what it took away on its disk is remembered.
 
     This looks at every object there is: nodes leave rarely, and a table of who holds what would be paid for with every
-    copy that is ever made.
+    copy that is ever made. So this is also when deletions that wait only for nodes that left are counted: between two
+    departures they cannot become more than there were objects.
     """
+    assert draft.ledger is not None, "a ledger is opened before anything else"
+    policy = draft.ledger.policy
     for found in list(draft.objects.values()):
-        if node_id in found.replicas:
-            _take_off(draft, found, node_id)
+        if node.node_id not in found.replicas:
+            continue
+        left = _without(found.left, node.node_id)
+        if node.incarnation is not None and is_content_hash(found.object_hash):
+            left = (*left, node.node_id)[-policy.left_nodes_max :]
+        replicas = _without(found.replicas, node.node_id)
+        _put_or_remove(draft, msgspec.structs.replace(found, replicas=replicas, left=left))
+    awaited = [found for found in draft.objects.values() if found.deleting and not found.replicas]
+    if (surplus := len(awaited) - policy.deleted_awaited_max) > 0:
+        awaited.sort(key=lambda found: (found.registered_at_ms, found.object_hash))
+        for found in awaited[:surplus]:
+            draft.objects.remove(found.object_hash)
 
 
-def _take_off(draft: Draft, found: StoredObject, node_id: NodeId) -> None:
-    replicas = tuple(other for other in found.replicas if other != node_id)
-    _put_or_remove(draft, msgspec.structs.replace(found, replicas=replicas))
+def _without(nodes: tuple[NodeId, ...], node_id: NodeId) -> tuple[NodeId, ...]:
+    return tuple(other for other in nodes if other != node_id)
 
 
 def _put_or_remove(draft: Draft, found: StoredObject) -> None:
-    """A deleted object leaves the books with its last copy; any other stays in them without one."""
-    if found.deleting and not found.replicas:
+    """A deleted object leaves the books when nobody can have a copy; any other stays in them without one."""
+    if found.deleting and not found.replicas and not found.left:
         draft.objects.remove(found.object_hash)
     else:
         draft.objects.put(found.object_hash, found)

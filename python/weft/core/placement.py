@@ -26,6 +26,10 @@ from weft.model.pool import PoolKey, PoolSnapshot, Seat
 Pools = Mapping[NodeId, Mapping[Seat, PoolSnapshot]]
 
 
+_NAMED_MAX = 5
+"""Nodes a refusal names; whoever has more of them wants a number."""
+
+
 class Strategy(StrEnum):
     """How to choose among pools that would do."""
 
@@ -67,7 +71,7 @@ class Candidate(NamedTuple):
 
 
 def find_candidates(
-    pools: Pools, aside: Collection[NodeId], promised: Mapping[PoolKey, Promised], needs: JobNeeds
+    pools: Pools, aside: Mapping[NodeId, str], promised: Mapping[PoolKey, Promised], needs: JobNeeds
 ) -> list[Candidate]:
     """The pools that would do, in order. Raises what refuses the job when there is none."""
     if needs.pinned is not None and (needs.pinned in aside or needs.pinned not in pools):
@@ -87,7 +91,7 @@ def find_candidates(
         busy = pool.slots_total - pool.slots_free + taken.slots
         found.append(Candidate(node_id, pool, pool.vram_free_bytes - taken.vram_bytes, busy))
     if not found:
-        told = ", ".join(f"{count} {why}" for why, count in sorted(refused.items())) or "no node has described a pool"
+        told = ", ".join(f"{count} {why}" for why, count in sorted(refused.items())) or _nobody(within, aside)
         raise PoolUnavailable(f"no engine pool can take this now: {told}", refused=dict(refused))
     found.sort(key=_order)
     return found
@@ -147,6 +151,16 @@ def _refusal(pool: PoolSnapshot, taken: Promised, needs: JobNeeds) -> str | None
     if pool.slots_free - taken.slots <= 0:
         return "without a free slot"
     return None
+
+
+def _nobody(within: Iterable[NodeId], aside: Mapping[NodeId, str]) -> str:
+    """Why there was no pool to look at: nobody has any, or whoever has is given no work."""
+    away = sorted((node_id, aside[node_id]) for node_id in within if node_id in aside)
+    if not away:
+        return "no node has described a pool"
+    told = ", ".join(f"{node_id}: {why}" for node_id, why in away[:_NAMED_MAX])
+    more = f", and {len(away) - _NAMED_MAX} more" if len(away) > _NAMED_MAX else ""
+    return f"no node that described a pool is given work ({told}{more})"
 
 
 def _order(candidate: Candidate) -> PoolKey:

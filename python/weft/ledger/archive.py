@@ -159,7 +159,8 @@ class Archive:
         path = self._directory / INDEX_NAME
         try:
             self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            index = sqlite3.connect(path, isolation_level=None)
+            # One thread works with it at a time; which one it is may differ between the opening and all that follows.
+            index = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             index.execute("PRAGMA journal_mode=WAL")
             index.execute("PRAGMA synchronous=FULL")
             (version,) = index.execute("PRAGMA user_version").fetchone()

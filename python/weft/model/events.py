@@ -68,7 +68,7 @@ class NodeDescribed(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=Fals
 
 
 class NodeAppeared(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
-    """A node that had joined was heard for the first time, by a beat that names no life."""
+    """A node was heard for the first time, by a beat that names no life. It is watched from then on."""
 
     node_id: NodeId
 

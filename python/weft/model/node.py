@@ -89,6 +89,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `generation` is the sequence number of the last event that changed what this node should hold.
     `reserved_bytes` counts what the present incarnation has been asked to set aside.
     `drained` says that the node is to get nothing new. It outlives a silence, which `status` alone would not.
+    `appeared` says that a beat was heard which names no life, and that there are to be more of them.
     """
 
     node_id: NodeId
@@ -103,6 +104,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     engines: EngineHost | None = None
     storage: StorageHost | None = None
     drained: bool = False
+    appeared: bool = False
 
     @property
     def active(self) -> bool:
@@ -116,8 +118,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def is_watched(self) -> bool:
-        """Whether beats were promised: by beating in some life, or by registering at the pools door."""
-        return self.incarnation is not None or self.engines is not None
+        """Whether beats were promised: by beating, in some life or without one, or by registering at the pools door."""
+        return self.incarnation is not None or self.engines is not None or self.appeared
 
     @property
     def memory_mb(self) -> int:

@@ -28,7 +28,8 @@ class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
     """What the log says of an object. `replicas` are the nodes that said they hold it, in order of id.
 
     One that is `deleting` is no object any more to anybody who asks: it is in the books for as long as a node has yet
-    to let go of its copy.
+    to let go of its copy. `left` are nodes that held a copy when they left the cluster, the last to leave last: they
+    count for nothing, and are here so that one that comes back to an object that was deleted meanwhile hears of it.
     """
 
     object_hash: ObjectHash
@@ -37,6 +38,7 @@ class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[NodeId, ...]
     registered_at_ms: int
     deleting: bool = False
+    left: tuple[NodeId, ...] = ()
 
 
 def parse_object_hash(value: str, field: str = "hash") -> ObjectHash:

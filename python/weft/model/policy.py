@@ -200,6 +200,9 @@ BRAKE_PERCENT = _number(
 PULSE_MS_MAX = _number(
     "PULSE_MS_MAX", 5_000, "ms", 500, 60_000, "a timer later than this was stopped, not busy, and could hear nobody"
 )
+PULSE_MS = _number(
+    "PULSE_MS", 250, "ms", 10, 1_000, "how often a coordinator notes that it runs, to know later that it was stopped"
+)
 POOLS_MAX = _number(
     "POOLS_MAX", 256, "pools", 1, 65_536, "on one node; a machine has a few devices and engines on each"
 )
@@ -209,6 +212,17 @@ MODELS_MAX = _number(
 )
 RETIRED_COUNT_MAX = _number(
     "RETIRED_COUNT_MAX", 16, "incarnations", 1, 1_024, "earlier lives of a node that are remembered so as to be refused"
+)
+LEFT_NODES_MAX = _number(
+    "LEFT_NODES_MAX", 16, "nodes", 1, 1_024, "nodes that left with a copy of an object, remembered with the object"
+)
+DELETED_AWAITED_MAX = _number(
+    "DELETED_AWAITED_MAX",
+    65_536,
+    "objects",
+    16,
+    10**7,
+    "deleted while every holder had left the cluster, and remembered for when one is back; about 20 MiB of them",
 )
 SWEEP_MS = _number("SWEEP_MS", 1_000, "ms", 10, 60_000, "how often timers look; a tenth of the shortest silence")
 REGION_LENDERS_MAX = _number(
@@ -250,6 +264,9 @@ SESSION_MS = _number(
 )
 SESSIONS_MAX = _number("SESSIONS_MAX", 65_536, "sessions", 16, 10**6, "sessions that were heard of in ten minutes")
 POOL_DEVICES_MAX = _number("POOL_DEVICES_MAX", 256, "devices", 1, 4_096, "one machine's; the largest have some dozens")
+WEIGHT_MAX: Final = 1e9
+"""What a scheduler's weight may be at most. The largest figure a node may report times this, five of them added, is a
+number still; without a bound scores become infinite, and their differences nothing at all."""
 LATENCY_MS_MIN: Final = 0.1
 """What the scheduler takes for a latency below it. Without a floor the best node is the one whose clock rounds down."""
 
@@ -537,3 +554,5 @@ class LedgerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     stripe_bytes: int = STRIPE_BYTES
     retired_count_max: int = RETIRED_COUNT_MAX
     ring_unit_gb: int = RING_UNIT_GB
+    left_nodes_max: int = LEFT_NODES_MAX
+    deleted_awaited_max: int = DELETED_AWAITED_MAX

@@ -57,7 +57,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """What an app is made of. `position` is the last merged place in the log, sent with every answer.
 
     `reach` waits until the log has come to a position, and raises when it does not in time; a process without a log
-    has none. Every answer carries a correlation id, the caller's or one from `mint_correlation_id`.
+    has none. Every answer carries a correlation id, the caller's or one from `mint_correlation_id`. `closed` makes what
+    answers a `cloud_only` route outside the cloud profile, before anything of the request but its token was looked at.
     """
 
     routes: tuple[Route, ...]
@@ -70,13 +71,19 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     version: str
     reach: Callable[[int], Awaitable[None]] | None = None
+    closed: Callable[[Route], Handler] | None = None
 
 
 def build_app(service: Service, lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None) -> ASGIApp:
     """The app. Every route has a handler of its operation's name, and every handler a route: else it is a bug."""
     operations = {route.operation for route in service.routes}
     assert operations == set(service.handlers), f"unanswered or unrouted: {operations ^ set(service.handlers)}"
-    bound = [Bound(route, service.handlers[route.operation]) for route in service.routes]
+    bound = [
+        Bound(route, service.closed(route), is_closed=True)
+        if service.closed is not None and route.cloud_only
+        else Bound(route, service.handlers[route.operation])
+        for route in service.routes
+    ]
     bound += _descriptions(service)
     return Router(routes=[_Door(service, bound)], redirect_slashes=False, lifespan=lifespan)
 
@@ -109,7 +116,7 @@ class _Door(BaseRoute):
         given, authorization, correlation, media = _own_headers(scope)
         correlation_id = _parse_correlation_id(correlation) or self._mint_correlation_id()
         try:
-            bound, parameters = self._table.find(scope["method"], scope["path"])
+            bound, parameters = self._table.find(scope["method"], scope["path"], scope.get("raw_path") or b"")
             route = bound.route
             family, operation = route.family, route.operation
             request_id = parse_request_id(given.decode("latin-1")) if given is not None else self._mint_request_id()
@@ -118,7 +125,7 @@ class _Door(BaseRoute):
                 client = scope.get("client")
                 identity = self._gate.check(authorization, operation, client[0] if client else None)
             call = Call(request_id, given is not None, parameters, scope["headers"], receive, correlation_id, identity)
-            if route.query is not None or scope["query_string"]:
+            if not bound.is_closed and (route.query is not None or scope["query_string"]):
                 fields = split_query(scope["query_string"])
                 if (
                     self._reach is not None

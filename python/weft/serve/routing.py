@@ -6,6 +6,7 @@ and a request pays for one dictionary instead of one regular expression a route.
 
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -15,14 +16,16 @@ from weft.serve.call import Handler
 
 
 class Bound:
-    """A route with what answers it, and what can be prepared for it once."""
+    """A route with what answers it, and what can be prepared for it once. A closed one is handed nothing decoded."""
 
-    __slots__ = ("decoder", "empty_body", "handler", "route")
+    __slots__ = ("decoder", "empty_body", "handler", "is_closed", "route")
 
-    def __init__(self, route: Route, handler: Handler) -> None:
+    def __init__(self, route: Route, handler: Handler, *, is_closed: bool = False) -> None:
         self.route = route
         self.handler = handler
-        self.decoder: msgspec.json.Decoder[Any] | None = msgspec.json.Decoder(route.body) if route.body else None
+        self.is_closed = is_closed
+        decodes = route.body is not None and not is_closed
+        self.decoder: msgspec.json.Decoder[Any] | None = msgspec.json.Decoder(route.body) if decodes else None
         # A route whose body has no fields takes no body for an empty one.
         self.empty_body: Final = b"" if route.body is None or msgspec.structs.fields(route.body) else b"{}"
 
@@ -60,14 +63,23 @@ class RouteTable:
             by_path = self._templates.setdefault(len(segments), {})
             by_path.setdefault(path, _Template(segments)).by_method[method] = bound
 
-    def find(self, method: str, path: str) -> tuple[Bound, dict[str, str]]:
-        """The route and its parameters. Raises `RouteNotFound` or `MethodNotAllowed`."""
+    def find(self, method: str, path: str, raw_path: bytes = b"") -> tuple[Bound, dict[str, str]]:
+        """The route and its parameters. Raises `RouteNotFound` or `MethodNotAllowed`.
+
+        `raw_path` is the path as it was sent: a slash that was escaped there is part of a key and divides nothing.
+        """
         if (plain := self._plain.get(path)) is not None:
             return self._choose(plain, method, path), {}
         segments = path.split("/")
         for template in self._templates.get(len(segments), {}).values():
             if (parameters := template.match(segments)) is not None:
                 return self._choose(template.by_method, method, path), parameters
+        if b"%2f" in raw_path.lower():
+            segments = [unquote(segment) for segment in raw_path.decode("latin-1").partition("?")[0].split("/")]
+            for template in self._templates.get(len(segments), {}).values():
+                bound = template.by_method.get(method)
+                if bound is not None and bound.route.any_key and (parameters := template.match(segments)) is not None:
+                    return bound, parameters
         raise RouteNotFound(f"nothing is served at {path}")
 
     @staticmethod

@@ -6,7 +6,8 @@ mends with more weight, so that a cluster limps and lives.
 
 import random
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 from weft.core.region import USABLE_STATES
 from weft.model.object import ObjectHash
@@ -14,9 +15,10 @@ from weft.model.policy import STRIPE_BYTES
 from weft.testing.borrower import Borrower
 from weft.testing.cluster import Cluster, question, questions
 from weft.testing.faults import Fault
-from weft.testing.host import PLACE
+from weft.testing.host import PLACE, Host
 from weft.testing.machine import Machine
 from weft.testing.network import CALM, Weather
+from weft.testing.process import Process
 from weft.testing.rack import MODELS, POOL_IDS, SLOTS_MAX
 from weft.testing.tenant import Tenant
 from weft.testing.watcher import Watcher
@@ -29,6 +31,29 @@ _HOLD_S_MEAN: Final = 8.0
 """How long a job takes: a few beats."""
 _LONG_S: Final = 40.0
 """Longer than a node may be silent and be called lost."""
+
+
+class Harmable(Protocol):
+    """A machine that keeps the log, or a copy of it."""
+
+    name: str
+    process: Process | None
+
+    def start(self) -> None:
+        """Start its process."""
+        ...
+
+    def kill(self, *, silently: bool = False) -> None:
+        """End it as SIGKILL does, or with `silently` as a power cut."""
+        ...
+
+    def harm(self, chance: random.Random) -> None:
+        """Make it slow, or wrong in a way of its own."""
+        ...
+
+    def mend(self) -> None:
+        """Take back what `harm` did."""
+        ...
 
 
 class Actions:
@@ -63,10 +88,18 @@ class Actions:
         self._returns_s.clear()
         cluster.network.heal_all()
         cluster.network.weather = CALM
-        cluster.host.disk.sync_s = 0.001
-        cluster.host.disk.refuses.mend()
-        if cluster.host.process is not None:
-            cluster.host.process.resume()
+        if cluster.server is not None:
+            cluster.server.mend()
+            if cluster.server.process is None:
+                cluster.server.start()
+            else:
+                cluster.server.process.resume()
+        if cluster.places is not None:
+            cluster.places.relent()
+        for host in cluster.hosts:
+            self._mend_disk(host)
+            if host.process is not None:
+                host.process.resume()
         for machine in cluster.machines.values():
             if machine.process is not None:
                 machine.process.resume()
@@ -74,10 +107,8 @@ class Actions:
                 machine.memory.full.mend()
                 machine.memory.stalls.mend()
                 machine.memory.fence_fails.mend()
-        if not cluster.host.wanted:
-            cluster.host.kill()
-            cluster.host.start()
-
+        for host in cluster.hosts:
+            self._ensure_coordinator(host)
         for watcher in self.watchers:
             watcher.kill()
             watcher.start()
@@ -140,25 +171,54 @@ class Actions:
 
     def pause_coordinator(self) -> None:
         """SIGSTOP for a while."""
-        process = self.cluster.host.process
+        process = self._host().process
         if process is not None:
             process.pause()
             self._later(self._while_s(), process.resume)
 
     def kill_coordinator(self) -> None:
         """SIGKILL, and a supervisor that starts it again."""
-        self.cluster.host.kill()
-        self._later(self._while_s(), self._ensure_coordinator)
+        host = self._host()
+        host.kill()
+        self._later(self._while_s(), partial(self._ensure_coordinator, host))
 
     def power_off_coordinator(self) -> None:
         """A power cut, which takes what was not synced."""
-        self.cluster.host.kill(silently=True)
-        self._later(self._while_s(), self._ensure_coordinator)
+        host = self._host()
+        host.kill(silently=True)
+        self._later(self._while_s(), partial(self._ensure_coordinator, host))
 
     def stop_coordinator(self) -> None:
         """SIGTERM."""
-        self.cluster.host.stop()
-        self._later(1.0 + self._while_s(), self._ensure_coordinator)
+        host = self._host()
+        host.stop()
+        self._later(1.0 + self._while_s(), partial(self._ensure_coordinator, host))
+
+    def harm_place(self) -> None:
+        """What keeps the log beside the journal is killed, loses power, is paused, slow or wrong."""
+        if self.cluster.places is None:
+            return
+        how = self.chance.choice(["kill", "power", "pause", "harm", "harm"])
+        for machine in self.cluster.places.draw(self.chance):
+            self._harm(machine, how)
+
+    def harm_journal(self) -> None:
+        """The same of the journal's own machine."""
+        if self.cluster.server is not None:
+            self._harm(self.cluster.server, self.chance.choice(["kill", "power", "pause", "harm"]))
+
+    def cut_coordinator(self) -> None:
+        """A coordinator loses the journal, or what keeps the log beside it, in one direction or both."""
+        far = [] if self.cluster.server is None else [self.cluster.server.name] * 3
+        if self.cluster.places is not None:
+            far += [machine.name for machine in self.cluster.places.machines]
+        if not far:
+            return
+        source, target = self._host().place, self.chance.choice(far)
+        if self.chance.random() < 0.5:
+            source, target = target, source
+        self.cluster.network.cut(source, target, both=self.chance.random() < 0.5)
+        self._later(self._outage_s(), lambda: self.cluster.network.heal(source, target))
 
     def cut_link(self) -> None:
         """One machine loses the coordinator, or another machine, in one direction or both."""
@@ -200,20 +260,22 @@ class Actions:
     def jump_clock(self) -> None:
         """Somebody sets a clock on the wall, of any machine."""
         machine, drawn = self.chance.choice(self._machines()), self.chance.random()
-        clock = self.cluster.host.clock if drawn < 0.4 else machine.clock
+        clock = self._host().clock if drawn < 0.4 else machine.clock
         if drawn > 0.9:
             clock = self.chance.choice(self.cluster.programs).clock
         clock.jump(self.chance.choice([-3_600_000, -30_000, -500, 500, 30_000, 3_600_000]))
 
     def slow_disk(self) -> None:
         """Syncs take longer, up to more than a request may."""
-        self.cluster.host.disk.sync_s = self.chance.choice([0.05, 0.5, 2.0, 8.0])
-        self._later(self._while_s(), self._mend_disk)
+        host = self._host()
+        host.disk.sync_s = self.chance.choice([0.05, 0.5, 2.0, 8.0])
+        self._later(self._while_s(), partial(self._mend_disk, host))
 
     def fail_disk(self) -> None:
         """Some appends fail, and leave open whether they happened."""
-        self.cluster.host.disk.refuses.chance = self.chance.choice([0.2, 0.5, 1.0])
-        self._later(self._while_s(), self._mend_disk)
+        host = self._host()
+        host.disk.refuses.chance = self.chance.choice([0.2, 0.5, 1.0])
+        self._later(self._while_s(), partial(self._mend_disk, host))
 
     def fail_memory(self) -> None:
         """A machine runs out of memory, swaps, or cannot fence for a while."""
@@ -402,14 +464,36 @@ class Actions:
         """How long something lasts: mostly short, sometimes long enough to be noticed by everybody."""
         return self.chance.uniform(5.0, _LONG_S) if self.chance.random() < 0.15 else self.chance.uniform(0.0, 2.0)
 
-    def _mend_disk(self) -> None:
-        self.cluster.host.disk.sync_s = 0.001
-        self.cluster.host.disk.refuses.mend()
+    def _outage_s(self) -> float:
+        """How long a machine that keeps the log is away: mostly long enough for checks to notice."""
+        return self.chance.uniform(4.0, _LONG_S) if self.chance.random() < 0.4 else self.chance.uniform(0.0, 5.0)
 
-    def _ensure_coordinator(self) -> None:
-        if not self.cluster.host.wanted:
-            self.cluster.host.kill()
-            self.cluster.host.start()
+    def _host(self) -> Host:
+        """The coordinator something happens to: the writer, mostly, where there are two."""
+        hosts = self.cluster.hosts
+        return self.cluster.host if len(hosts) == 1 or self.chance.random() < 0.7 else self.chance.choice(hosts)
+
+    def _harm(self, machine: "Harmable", how: str) -> None:
+        if how == "harm":
+            machine.harm(self.chance)
+            self._later(self._outage_s(), machine.mend)
+        elif machine.process is None:
+            return
+        elif how == "pause":
+            machine.process.pause()
+            self._later(self._outage_s(), machine.process.resume)
+        else:
+            machine.kill(silently=how == "power")
+            self._later(self._outage_s(), lambda: None if machine.process is not None else machine.start())
+
+    def _mend_disk(self, host: Host) -> None:
+        host.disk.sync_s = 0.001
+        host.disk.refuses.mend()
+
+    def _ensure_coordinator(self, host: Host) -> None:
+        if not host.wanted:
+            host.kill()
+            host.start()
 
     def _ensure_started(self, machine: Machine) -> None:
         if machine.process is None:
@@ -443,6 +527,9 @@ WEIGHTS: Final[dict[str, float]] = {
     "heal_link": 4,
     "heal_all": 0.5,
     "change_weather": 2,
+    "harm_place": 4,
+    "harm_journal": 1.5,
+    "cut_coordinator": 2,
     "jump_clock": 2,
     "slow_disk": 0.7,
     "fail_disk": 0.5,

@@ -8,8 +8,12 @@ cluster.loop.run_for(60)
 """
 
 import random
-from collections.abc import Coroutine
-from typing import Any, TextIO, TypeVar
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar
 
 from weft.client.call import perform
 from weft.client.coordinator import PATIENCE_S
@@ -19,17 +23,25 @@ from weft.client.operations import arrange
 from weft.coordinator.app import Limits
 from weft.model.node import NodeStatus
 from weft.model.policy import STRIPE_BYTES
+from weft.testing.balancer import Balancer
 from weft.testing.clock import ProcessClock
-from weft.testing.host import PLACE, Host
+from weft.testing.host import PLACE, SECRET, Host
+from weft.testing.journal_server import JournalServer
 from weft.testing.loop import SimulatedLoop
 from weft.testing.machine import Machine
 from weft.testing.network import Network, SimulatedHttp
 from weft.testing.observer import Observer
+from weft.testing.places import Places
 from weft.testing.process import Process
 from weft.testing.stock import StockDouble
 from weft.testing.trace import Trace
 
 T = TypeVar("T")
+
+_SCRATCH: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 — a folder of our own within it.
+"""Simulated disks are files in memory where there is such a place: their power cuts are simulated too."""
+_SNAPSHOT_EVENTS: Final = 300
+"""Often enough for a life to begin with one."""
 
 
 class Cluster:
@@ -44,28 +56,81 @@ class Cluster:
         on_memory: bool = False,
         limits: Limits | None = None,
         cloud: bool = False,
+        layered: bool = False,
+        on_chain: bool = False,
+        paired: bool = False,
         out: TextIO | None = None,
     ) -> None:
+        """`layered`: the log goes to layers as well, the first of them a chain. `paired`: two coordinators, one log."""
         self.seed = seed
         self.cloud = cloud
         self.loop = SimulatedLoop(seed)
         self.trace = Trace(self.loop, out=out)
         self.chance = random.Random(f"world {seed}")
         self.network = Network(self.loop, random.Random(f"network {seed}"), self.trace.note)
-        self.host = Host(
-            self.loop, self.network, self.trace.note, seed=str(seed), on_memory=on_memory, limits=limits, cloud=cloud
-        )
+        self._directory: Path | None = None
+        self._sweep_up: Callable[[], object] | None = None
+        if layered or paired:
+            self._directory = Path(tempfile.mkdtemp(prefix="weft-sim-", dir=_SCRATCH))
+            # Also of a world that nobody closes.
+            self._sweep_up = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        self.server: JournalServer | None = None
+        self.places: Places | None = None
+        if paired:
+            self.server = JournalServer(self.loop, self.network, self.trace.note, seed=str(seed))
+        if layered and self._directory is not None:
+            self.places = Places(
+                self.loop,
+                self.network,
+                self.trace.note,
+                seed=str(seed),
+                directory=self._directory,
+                secret=SECRET,
+                on_chain=on_chain,
+            )
+        self.hosts = [
+            Host(
+                self.loop,
+                self.network,
+                self.trace.note,
+                seed=str(seed),
+                on_memory=on_memory,
+                limits=limits or (Limits(snapshot_events=_SNAPSHOT_EVENTS) if layered or paired else None),
+                cloud=cloud,
+                place=place,
+                server=self.server,
+                places=self.places,
+                directory=self._directory / place if self._directory is not None else None,
+            )
+            for place in ([f"{PLACE}-a", f"{PLACE}-b"] if paired else [PLACE])
+        ]
+        self.balancer = Balancer(self.hosts, self.loop)
+        if paired:
+            self.network.route = self.balancer.route
         self.machines: dict[str, Machine] = {}
         for order in range(agents):
             self._add(order, lend_stripes * STRIPE_BYTES)
-        self.observer = Observer(self.host, self.machines, self.trace.note)
+        self.observer = Observer(self.hosts, self.machines, self.trace.note)
         self.network.watch = self.observer.on_response
-        self.host.attend = self.observer.dispatches.attend
         self.programs: list[Process] = []
+
+    @property
+    def host(self) -> Host:
+        """The machine of the coordinator that writes; of several that believe they do, the one of the last term."""
+        return max(self.hosts, key=_term_of)
+
+    def start_hosts(self) -> None:
+        """Start the coordinator, and what it needs."""
+        if self.server is not None:
+            self.server.start()
+        if self.places is not None:
+            self.places.start()
+        for host in self.hosts:
+            host.start()
 
     def start(self) -> None:
         """Start the coordinator and every agent."""
-        self.host.start()
+        self.start_hosts()
         for machine in self.machines.values():
             machine.start()
 
@@ -73,11 +138,18 @@ class Cluster:
         """End the world."""
         for machine in self.machines.values():
             machine.kill()
-        self.host.kill()
+        for host in self.hosts:
+            host.kill()
+        if self.places is not None:
+            self.places.close()
+        if self.server is not None:
+            self.server.kill()
         for program in self.programs:
             program.kill()
         self.loop.run_for(0.0)
         self.loop.close()
+        if self._sweep_up is not None:
+            self._sweep_up()
 
     def program(self, name: str) -> Process:
         """A process on a machine of its own that asks the coordinator things."""
@@ -145,6 +217,11 @@ class Cluster:
                 there = machine.memory is not None and machine.memory.port == port and machine.is_running
                 return there and self.network.carries(source.name, machine.name)
         return False
+
+
+def _term_of(host: Host) -> int:
+    coordinator = host.coordinator
+    return coordinator.writer.term if coordinator is not None and host.is_serving else -1
 
 
 def question(operation: str, *, patience_s: float = PATIENCE_S, **values: Any) -> Flow[Any]:

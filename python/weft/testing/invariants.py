@@ -10,6 +10,8 @@ from typing import Final
 
 from weft.core.replay import follow
 from weft.core.state import State, state_digest
+from weft.ledger.envelope import Kind, wrap
+from weft.ledger.layer import commit_to
 from weft.model.attachment import Mode
 from weft.model.batch import Batch, unseal
 from weft.model.ids import Position
@@ -32,7 +34,8 @@ class Judge:
         self.causes: dict[str, Position] = {}
         self.grown: dict[tuple[str, str], int] = {}
         self.watchers: list[Watcher] = []
-        self.digest_checked_at = -1
+        self.digests: list[bytes] = []
+        self.digest_checked_at: dict[str, int] = {}
         self.looks = 0
 
     def look(self) -> None:
@@ -51,8 +54,15 @@ class Judge:
             raise BrokenError(f"{kind} of {name} fell from {before} to {value}")
         self.grown[kind, name] = value
 
+    def commitment_of(self, position: Position) -> str:
+        """What the batch at a position is called where it is kept beside the journal."""
+        places = self.cluster.places
+        assert places is not None, "there is nowhere else it could be kept"
+        batch, body = self.batches[position - 1], self.cluster.hosts[0].rows()[position - 1].body
+        return commit_to(wrap(places.key, batch.cluster_id, Kind.BATCH, position, body))
+
     def _follow(self) -> list[Batch]:
-        rows = self.cluster.host.rows()
+        rows = self.cluster.hosts[0].rows()
         known = len(self.batches)
         if len(rows) < known:
             raise BrokenError(f"{known - len(rows)} batches that were synced are gone from the journal")
@@ -60,6 +70,7 @@ class Judge:
             sealed = unseal(row.body, Position(row.position))
             self.state.merge(follow(self.state, sealed))
             self.batches.append(sealed.batch)
+            self.digests.append(sealed.digest)
             for cause in {entry.cause for entry in sealed.batch.entries}:
                 if "~" not in cause:
                     continue
@@ -70,33 +81,48 @@ class Judge:
 
 
 def invariant_replay_gives_what_living_through_it_gave(judge: Judge) -> None:
-    """At the same position the coordinator's state and the follower's have the same digest."""
-    state = judge.cluster.host.state
-    if state is None or state.marks.position != judge.state.marks.position:
-        return
-    if state.marks.position == judge.digest_checked_at and judge.looks % 16:
-        return
-    judge.digest_checked_at = state.marks.position
-    if state_digest(state) != state_digest(judge.state):
-        raise BrokenError(f"the coordinator's state at {state.marks.position} is not what its log implies")
+    """At the same position every coordinator's state and the follower's have the same digest."""
+    for host in judge.cluster.hosts:
+        state = host.state
+        if state is None or state.marks.position != judge.state.marks.position:
+            continue
+        if state.marks.position == judge.digest_checked_at.get(host.place) and judge.looks % 16:
+            continue
+        judge.digest_checked_at[host.place] = state.marks.position
+        if state_digest(state) != state_digest(judge.state):
+            raise BrokenError(f"the state of {host.place} at {state.marks.position} is not what its log implies")
 
 
-def invariant_the_coordinator_is_not_ahead_of_its_disk(judge: Judge) -> None:
+def invariant_every_coordinator_has_followed_the_one_log(judge: Judge) -> None:
+    """Wherever a coordinator stands, it came there by the batches that are in the journal, in their order."""
+    for host in judge.cluster.hosts:
+        state = host.state
+        if state is None or not 0 < state.marks.position <= len(judge.digests):
+            continue
+        if state.marks.log_digest != judge.digests[state.marks.position - 1]:
+            raise BrokenError(f"{host.place} came to {state.marks.position} by another log than the journal's")
+
+
+def invariant_no_coordinator_is_ahead_of_the_disk(judge: Judge) -> None:
     """Nobody reads what is not synced, and nothing was promised beyond it."""
-    state = judge.cluster.host.state
-    if state is not None and state.marks.position > len(judge.batches):
-        raise BrokenError(f"readers see {state.marks.position} and the disk has {len(judge.batches)}")
+    for host in judge.cluster.hosts:
+        state = host.state
+        if state is not None and state.marks.position > len(judge.batches):
+            raise BrokenError(f"readers see {state.marks.position} and the disk has {len(judge.batches)}")
     promised = judge.cluster.observer.position_promised
     if promised > len(judge.batches):
         raise BrokenError(f"an answer named position {promised} and the disk has {len(judge.batches)}")
 
 
 def invariant_what_was_acknowledged_is_in_the_log(judge: Judge) -> None:
-    """A success that had to leave an event left one, and it is still there."""
-    promised = judge.cluster.observer.causes_promised
+    """A success that had to leave an event left one, it is still there, and a layer has it where there are layers."""
+    promised, places = judge.cluster.observer.causes_promised, judge.cluster.places
     for request_id, what in promised.items():
-        if request_id not in judge.causes:
+        position = judge.causes.get(request_id)
+        if position is None:
             raise BrokenError(f"{what} was acknowledged under {request_id} and is not in the log")
+        if places is not None and not places.keeps(judge.commitment_of(position)):
+            raise BrokenError(f"{what} was acknowledged as available at {position}, and no layer has it")
     promised.clear()
 
 
@@ -110,7 +136,9 @@ def invariant_nobody_met_a_bug(judge: Judge) -> None:
     """No shell logged an error, ended by one, or left one unlooked at."""
     cluster = judge.cluster
     failures = [failure for machine in cluster.machines.values() for failure in machine.failures]
-    for met in (cluster.host.errors, failures, cluster.loop.mishaps):
+    errors = [error for host in cluster.hosts for error in host.errors]
+    found = cluster.places.errors() if cluster.places is not None else []
+    for met in (errors, found, failures, cluster.loop.mishaps):
         if met:
             raise BrokenError(met[0])
 

@@ -93,6 +93,8 @@ class Network:
     def __init__(self, loop: SimulatedLoop, chance: random.Random, note: Callable[[str], None]) -> None:
         self.weather = CALM
         self.watch: Callable[[Exchange, Response], None] = lambda _exchange, _response: None
+        self.route: Callable[[str], str] = lambda target: target
+        """Who answers at an address now: a balancer before several coordinators answers for all of them."""
         self._loop = loop
         self._random = chance
         self._note = note
@@ -139,6 +141,14 @@ class Network:
         if weather.slow and chance.random() < weather.slow:
             return chance.uniform(weather.delay_s_max, weather.slow_s_max)
         return chance.uniform(weather.delay_s_min, weather.delay_s_max)
+
+    def loses(self) -> bool:
+        """Whether the next message is lost on its way."""
+        return self._random.random() < self.weather.loss
+
+    def after(self, delay_s: float, callback: Callable[..., None], *args: Any) -> None:
+        """Have something happen on the way, which no process is in charge of."""
+        self._later(delay_s, callback, *args)
 
     async def cross(self, source: Process, target: str) -> None:
         """Take as long as a message to another machine and back. Raises `TimedOut` when a link is cut."""
@@ -236,7 +246,7 @@ class Network:
     def _arrive(self, exchange: Exchange) -> None:
         if not self.carries(exchange.source.name, exchange.target):
             return
-        listening = self._servers.get(exchange.target)
+        listening = self._servers.get(self.route(exchange.target))
         if listening is None or not listening[0].alive:
             self._later(self.delay_s(), self._refuse, exchange)
             return
@@ -312,6 +322,7 @@ class Network:
         if not process.alive:
             return
         self._note(f"{exchange.target} < #{exchange.number} {begun.status} and goes on")
+        exchange.server = process
         self.watch(exchange, begun)
         self._send_part(exchange, pipe, begun)
 
@@ -319,6 +330,7 @@ class Network:
         if not process.alive:
             return
         self._note(f"{exchange.target} < #{exchange.number} {response.status}")
+        exchange.server = process
         self.watch(exchange, response)
         if self._random.random() < self.weather.loss:
             self._lose(exchange)

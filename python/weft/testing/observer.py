@@ -4,7 +4,7 @@ Invariants hold the world to it afterwards. It sees every answer before the netw
 its receiver never heard was made all the same.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +17,7 @@ from weft.model.node import NodeStatus
 from weft.model.object import ObjectHash
 from weft.model.policy import REPLICA_COUNT
 from weft.testing.dispatch import Dispatches
-from weft.testing.host import Host
+from weft.testing.host import PLACE, Host
 from weft.testing.machine import Machine
 
 if TYPE_CHECKING:
@@ -30,34 +30,40 @@ LOGGED = frozenset({"POST /nodes", "POST /regions", "DELETE /nodes/", "POST /clu
 class Observer:
     """Keeps promises and, at once, what they broke."""
 
-    def __init__(self, host: Host, machines: Mapping[str, Machine], note: Callable[[str], None]) -> None:
+    def __init__(self, hosts: Sequence[Host], machines: Mapping[str, Machine], note: Callable[[str], None]) -> None:
         self.breaches: list[str] = []
-        self.dispatches = Dispatches(self.breaches)
+        self.books = {host.place: Dispatches(self.breaches) for host in hosts}
+        for host in hosts:
+            host.attend = self.books[host.place].attend
         self.position_promised = 0
         self.causes_promised: dict[str, str] = {}
         self.beats_heard = 0
         self.drops = 0
         self.floors_promised: dict[tuple[str, str], int] = {}
-        self._host, self._machines, self._note = host, machines, note
+        self._machines, self._note = machines, note
+        self._hosts = {host.place: host for host in hosts}
 
     def on_response(self, exchange: "Exchange", response: Response) -> None:
-        """An answer leaves the coordinator."""
-        if response.status >= 500 and response.status != 503:
+        """An answer leaves a coordinator."""
+        host = self._hosts.get(exchange.server.name) if exchange.server is not None else None
+        if host is None or exchange.target != PLACE:
+            return
+        if response.status >= 500 and response.status not in (503, 504):
             self.breaches.append(f"{exchange.request.method} {exchange.request.target} was answered {response.status}")
         if not 200 <= response.status < 300:
             if "/v2/placements" in exchange.request.target:
                 code = msgspec.json.decode(response.body).get("code", "")
-                self.dispatches.on_refused(code, exchange.request.body)
+                self.books[host.place].on_refused(code, exchange.request.body)
             return
         self.position_promised = max(self.position_promised, int(response.headers.get("weft-position", "0")))
         what = _kind(exchange.request.method, exchange.request.target)
         if what == "beat":
-            self._on_beat(exchange)
+            self._on_beat(exchange, host)
         elif what in LOGGED:
             self.causes_promised.setdefault(exchange.request.headers["weft-request-id"], what)
         if what == "attach":
-            self._on_attached(response)
-        self._on_dispatched(what, exchange.request.target, response)
+            self._on_attached(response, host)
+        self._on_dispatched(what, exchange.request.target, response, self.books[host.place])
 
     def on_dropped(self, object_hash: ObjectHash) -> None:
         """A machine let go of a copy because the plan said so. It was not the last one."""
@@ -65,9 +71,9 @@ class Observer:
         if not any(machine.shelf.is_good(object_hash) for machine in self._machines.values()):
             self.breaches.append(f"the last good copy of {object_hash} was let go of")
 
-    def _on_dispatched(self, what: str, target: str, response: Response) -> None:
+    def _on_dispatched(self, what: str, target: str, response: Response, dispatches: Dispatches) -> None:
         """Work was sent somewhere, or came back."""
-        dispatches, path = self.dispatches, target.partition("?")[0]
+        path = target.partition("?")[0]
         if what == "POST /v2/placements":
             dispatches.on_placed(msgspec.json.decode(response.body, type=JobPlaced))
         elif what.startswith("GET /v2/placements/"):
@@ -80,18 +86,18 @@ class Observer:
             replicas = int(target.partition("rf=")[2] or REPLICA_COUNT)
             dispatches.on_ring(msgspec.json.decode(response.body), replicas)
 
-    def _on_beat(self, exchange: "Exchange") -> None:
+    def _on_beat(self, exchange: "Exchange", host: Host) -> None:
         """A node that beat is there: nobody has to put it back."""
         self.beats_heard += 1
-        state = self._host.state
+        state = host.state
         node_id = NodeId(exchange.request.target.split("/")[2])
         node = state.nodes.get(node_id) if state is not None else None
         if node is not None and node.status is NodeStatus.OFFLINE:
             self.breaches.append(f"{node_id} beat, was answered, and is still offline")
 
-    def _on_attached(self, response: Response) -> None:
+    def _on_attached(self, response: Response, host: Host) -> None:
         """A grant leaves: every lender that lives must hold its generation by now."""
-        state, coordinator = self._host.state, self._host.coordinator
+        state, coordinator = host.state, host.coordinator
         if state is None or coordinator is None:
             return
         body = msgspec.json.decode(response.body)

@@ -22,7 +22,10 @@ import msgspec
 from weft.core.holding import target_extents
 from weft.core.replay import follow
 from weft.core.state import State, state_digest
+from weft.ledger.envelope import Kind, unwrap
+from weft.model.availability import Standing
 from weft.model.batch import unseal
+from weft.model.errors import JournalDamaged
 from weft.model.events import (
     ClusterDestroyed,
     NodeDrained,
@@ -38,6 +41,7 @@ from weft.model.node import NodeStatus
 from weft.model.region import RegionState
 from weft.testing.actions import Actions
 from weft.testing.cluster import Cluster
+from weft.testing.host import REMARKS
 from weft.testing.invariants import BrokenError, Judge
 from weft.testing.loop import StuckError
 from weft.testing.machine import Machine
@@ -72,19 +76,28 @@ class SimulationFailedError(Exception):
         self.seed, self.step, self.what, self.last = seed, step, what, last
 
 
+def kind_of(seed: int) -> tuple[bool, bool]:
+    """Whether a life has availability layers, and whether two coordinators share its journal."""
+    return seed % 4 in (2, 0), seed % 4 in (3, 0)
+
+
 class Simulation:
     """One life of a cluster."""
 
     def __init__(self, seed: int, *, agents: int = AGENTS, steps: int = STEPS, out: TextIO | None = None) -> None:
         chance = random.Random(f"simulation {seed}")
+        layered, paired = kind_of(seed)
         self.seed = seed
         self.steps = steps
         self.cluster = Cluster(
             seed,
             agents=agents,
             lend_stripes=64,
-            on_memory=chance.random() < 0.25,
+            on_memory=chance.random() < 0.25 and not (layered or paired),
             cloud=chance.random() < 0.7,
+            layered=layered,
+            on_chain=chance.random() < 0.5,
+            paired=paired,
             out=out,
         )
         self.actions = Actions(self.cluster, chance)
@@ -105,7 +118,8 @@ class Simulation:
             rested_s = self.cluster.loop.time() - lived_s
             self._stay_at_rest()
             self._replay_all()
-        except (BrokenError, StuckError) as error:
+            self._rebuild_from_the_primary()
+        except (BrokenError, StuckError, JournalDamaged) as error:
             raise SimulationFailedError(self.seed, self._step, str(error), self.cluster.trace.last()) from error
         finally:
             self.cluster.close()
@@ -122,7 +136,7 @@ class Simulation:
         )
 
     def _live(self) -> None:
-        self.cluster.host.start()
+        self.cluster.start_hosts()
         for machine in self.cluster.machines.values():
             if machine.rack is not None and self._chance.random() < 0.5:
                 machine.rack.start("p0", 2, ("small",))
@@ -152,8 +166,10 @@ class Simulation:
         """A coordinator that knows only its log finds nothing to do, and nobody carries anything out twice."""
         cluster, known = self.cluster, len(self.judge.batches)
         steps = {name: machine.memory.steps for name, machine in cluster.machines.items() if machine.memory is not None}
-        cluster.host.kill()
-        cluster.host.start()
+        for host in cluster.hosts:
+            host.kill()
+        for host in cluster.hosts:
+            host.start()
         cluster.loop.run_for(_QUIET_S)
         self.judge.look()
         events = [entry.event for batch in self.judge.batches[known:] for entry in batch.entries]
@@ -168,10 +184,34 @@ class Simulation:
     def _replay_all(self) -> None:
         """From nothing, once more, with nobody having looked in between."""
         state = State()
-        for row in self.cluster.host.rows():
+        for row in self.cluster.hosts[0].rows():
             state.merge(follow(state, unseal(row.body, Position(row.position))))
         if state_digest(state) != state_digest(self.judge.state):
             raise BrokenError("replaying the whole log gives another state than following it did")
+
+    def _rebuild_from_the_primary(self) -> None:
+        """By somebody who has the primary's blobs and nothing else: every batch, once in the state, in one order."""
+        places = self.cluster.places
+        if places is None:
+            return
+        batches: dict[Position, bytes] = {}
+        for blob in places.primary.blobs().values():
+            envelope = unwrap(blob, [places.key.public])
+            if (
+                envelope.kind is Kind.BATCH
+                and batches.setdefault(Position(envelope.sequence), envelope.payload) != envelope.payload
+            ):
+                raise BrokenError(f"the primary has two batches for position {envelope.sequence}")
+        state = State()
+        for position in sorted(batches):
+            if position != state.marks.position + 1:
+                raise BrokenError(f"the primary has nothing for position {state.marks.position + 1}")
+            state.merge(follow(state, unseal(batches[position], position)))
+        if state_digest(state) != state_digest(self.judge.state):
+            raise BrokenError(
+                f"the primary leads to position {state.marks.position} and another state than the journal, which is "
+                f"at {self.judge.state.marks.position}"
+            )
 
     def _unrest(self) -> str | None:
         """What is not at rest, or None."""
@@ -180,6 +220,8 @@ class Simulation:
             return "the coordinator does not serve"
         if self.actions.under_way:
             return "programs still wait for answers"
+        if (what := self._availability_unrest(state)) is not None:
+            return what
         if state.cluster is None:
             return "nobody has founded the cluster again"
         for watcher in self.actions.watchers:
@@ -215,6 +257,19 @@ class Simulation:
             if not cluster.host.coordinator._beats.holds(NodeId(name), node.generation):
                 return f"{name} has not said that it holds its target"
         return self._object_unrest(state)
+
+    def _availability_unrest(self, state: State) -> str | None:
+        """Everything is in the primary, and every other coordinator has followed to the end."""
+        for host in self.cluster.hosts:
+            if host.state is None or host.state.marks.position != state.marks.position:
+                return f"{host.place} has not followed to {state.marks.position}"
+        coordinator = self.cluster.host.coordinator
+        if coordinator is None or coordinator.availability is None:
+            return None
+        now = coordinator.availability.board.now
+        if now.standing is not Standing.HEALTHY or now.unshipped or now.pending:
+            return f"availability is {now.standing}, {now.unshipped} batches unshipped, {now.pending} pending"
+        return None
 
     def _engine_unrest(self, machine: Machine) -> str | None:
         """The coordinator believes of a machine's engines what is so, speaks to them, and has nothing promised."""
@@ -261,10 +316,12 @@ class Simulation:
         counts["Granted"] = len(self.cluster.observer.floors_promised)
         counts["NodeDrained"] = sum(isinstance(event, NodeDrained) for event in events)
         counts["ClusterDestroyed"] = sum(isinstance(event, ClusterDestroyed) for event in events)
-        dispatches = self.cluster.observer.dispatches
-        counts["Placed"] = dispatches.placed_count
-        counts["Reset"] = dispatches.reset_count
-        counts["Full"] = dispatches.full_count
+        books = self.cluster.observer.books.values()
+        counts["Placed"] = sum(dispatches.placed_count for dispatches in books)
+        counts["Reset"] = sum(dispatches.reset_count for dispatches in books)
+        counts["Full"] = sum(dispatches.full_count for dispatches in books)
+        for remark in REMARKS:
+            counts[remark.title().replace(" ", "")] = sum(host.remarks[remark] for host in self.cluster.hosts)
         counts["Watched"] = sum(watcher.count for watcher in self.actions.watchers)
         counts["Beats"] = self.cluster.observer.beats_heard
         return counts

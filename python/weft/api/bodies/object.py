@@ -74,7 +74,12 @@ class TargetsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ObjectTargets(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an object should be put, the first one first. Nodes that hold it already may be among them."""
+    """Where an object should be put, the first one first. Nodes that hold it already may be among them.
+
+    Where there are fewer than copies wanted, `passed_over` are nodes that could be among them and are not, with why: so
+    that whoever puts knows a cluster that has few nodes from one that has lost some.
+    """
 
     hash: str
     targets: list[str]
+    passed_over: dict[str, str] = {}

@@ -9,9 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from weft.api.bodies.fields import Count, Name, NodeIdText
-from weft.model.policy import POOL_DEVICES_MAX, REPLICA_COUNT, REPLICA_COUNT_MAX
+from weft.model.policy import POOL_DEVICES_MAX, REPLICA_COUNT, REPLICA_COUNT_MAX, WEIGHT_MAX
 
 Amount = Annotated[float, Meta(ge=0)]
+Weight = Annotated[float, Meta(ge=0, le=WEIGHT_MAX)]
 StrategyName = Literal["round-robin", "least-loaded", "random"]
 
 
@@ -58,11 +59,11 @@ class WeightsBody(msgspec.Struct, frozen=True, kw_only=True):
     `normalised` is Weft's own: every figure is measured against the best among the candidates.
     """
 
-    w_cpu: Amount = 1.0
-    w_ram: Amount = 1.0
-    w_gpu: Amount = 0.5
-    w_latency: Amount = 0.8
-    w_io: Amount = 0.6
+    w_cpu: Weight = 1.0
+    w_ram: Weight = 1.0
+    w_gpu: Weight = 0.5
+    w_latency: Weight = 0.8
+    w_io: Weight = 0.6
     normalised: bool = False
 
 

@@ -5,16 +5,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import Name, NodeIdText, PositiveCount, Quantity, Share, whole
+from weft.api.bodies.fields import NodeIdText, PositiveCount, Quantity, Share, whole
+from weft.model.policy import TEXT_LENGTH_MAX
 
 HostPort = Annotated[str, Meta(pattern=whole(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}"), max_length=256)]
+ZoneName = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX, pattern=r"\S")]
+"""A zone people can read: nodes whose zone is blank would fail together without anybody having said so."""
 
 
 class StorageNodeBody(msgspec.Struct, frozen=True, kw_only=True):
     """A node that registers."""
 
     id: NodeIdText
-    zone: Name
+    zone: ZoneName
     addr: HostPort
     capacity_gb: PositiveCount = 100
 

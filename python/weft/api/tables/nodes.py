@@ -16,6 +16,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         body=pools.RegistrationBody,
         reply=pools.RegistrationReply,
+        cloud_only=True,
         errors=(errors.CloudProfileOff, *WRITE_ERRORS),
     ),
     Route(
@@ -26,6 +27,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         body=pools.HeartbeatBody,
         reply=pools.HeartbeatReply,
+        cloud_only=True,
         errors=(errors.CloudProfileOff, *NODE_ERRORS, errors.BeatReplayed, *WRITE_ERRORS),
     ),
     Route(
@@ -35,6 +37,7 @@ NODES: Final[tuple[Route, ...]] = (
         summary="A node leaves, and everything of it goes.",
         family=Family.POOLS,
         status=204,
+        cloud_only=True,
         errors=(errors.CloudProfileOff, *NODE_ERRORS, *WRITE_ERRORS),
     ),
     Route(
@@ -45,6 +48,7 @@ NODES: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         query=pools.StatusQuery,
         reply=pools.PoolNodeList,
+        cloud_only=True,
         errors=(errors.CloudProfileOff,),
     ),
     Route(

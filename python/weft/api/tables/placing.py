@@ -55,7 +55,13 @@ PLACING: Final[tuple[Route, ...]] = (
         family=Family.POOLS,
         body=placing.JobBody,
         reply=placing.JobPlaced,
-        errors=(errors.PoolUnavailable, errors.ModelNotAvailable, errors.NodeUnavailable),
+        errors=(
+            errors.PoolUnavailable,
+            errors.ModelNotAvailable,
+            errors.NodeUnavailable,
+            errors.PlacementNotFound,
+            errors.WorkerReset,
+        ),
     ),
     Route(
         operation="show_job",
@@ -82,6 +88,7 @@ PLACING: Final[tuple[Route, ...]] = (
         summary="Which nodes have which models.",
         family=Family.POOLS,
         reply=placing.Availability,
+        cloud_only=True,
         errors=(errors.CloudProfileOff,),
     ),
 )

@@ -24,7 +24,8 @@
     │   ├── TimedOut · Disconnected · Unreachable · Cancelled · Closed
     │   ├── StillExported            (a BufferError too)
     │   ├── PageUnavailable · NoPrivilege
-    │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull · StoreFailed
+    │   ├── ObjectUnavailable · ObjectNotStored · ObjectCorrupt · StoreFull
+    │   ├── StoreFailed (StoreUnreadable)
     │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged · JournalTrimmed · BatchTooLarge
     │   ├── SnapshotFailed           SnapshotDamaged
     │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · BlobForeign

@@ -52,3 +52,10 @@ class StoreFailed(Failed):
     """The disk refused to write or to read. Facts: path, reason."""
 
     code = "STORE_FAILED"
+
+
+class StoreUnreadable(StoreFailed):
+    """This machine could not read a copy just now; it is kept, and nothing is known of it. Facts: path, reason."""
+
+    code = "STORE_UNREADABLE"
+    temporary = True
