@@ -85,15 +85,18 @@ class Model:
         self.endpoints: dict[NodeId, dict[str, Any]] = {}
         self.objects: dict[ObjectHash, tuple[int, int]] = {}
         self.copies: dict[ObjectHash, set[NodeId]] = {}
+        # Nodes that took a copy away with them.
+        self.left: dict[ObjectHash, set[NodeId]] = {}
         self.deleting: set[ObjectHash] = set()
 
     def take(self, command: Command) -> bool:
         taken = self._take(command)
-        for one in [one for one in self.deleting if not self.copies.get(one)]:
+        for one in [one for one in self.deleting if not self.copies.get(one) and not self.left.get(one)]:
             # With its last copy a deleted object leaves the books.
             self.deleting.discard(one)
             self.objects.pop(one, None)
             self.copies.pop(one, None)
+            self.left.pop(one, None)
         return taken
 
     def _take(self, command: Command) -> bool:
@@ -104,7 +107,7 @@ class Model:
             case DestroyCluster():
                 before, self.founded = self.founded, False
                 if before:
-                    for table in (self.nodes, self.endpoints, self.objects, self.copies, self.deleting):
+                    for table in (self.nodes, self.endpoints, self.objects, self.copies, self.left, self.deleting):
                         table.clear()  # type: ignore[attr-defined]
                 return before
             case RegisterObject() if command.object_hash in self.deleting:
@@ -124,19 +127,30 @@ class Model:
             case RegisterObject():
                 self.objects.setdefault(command.object_hash, (command.size_bytes, command.replicas_wanted))
                 self.copies.setdefault(command.object_hash, set())
+                self.left.setdefault(command.object_hash, set())
                 return True
             case MarkMissing():
-                self.copies.get(command.object_hash, set()).discard(command.node_id)
+                self._lose(command.object_hash, command.node_id)
                 return True
             case MarkHealed():
                 if command.object_hash not in self.objects or command.object_hash in self.deleting:
                     return False
                 if command.node_id not in self.nodes:
                     return False
-                self.copies[command.object_hash].add(command.node_id)
+                self._gain(command.object_hash, command.node_id)
                 return True
             case _:
                 return self._take_of_node(command)
+
+    def _gain(self, one: ObjectHash, node_id: NodeId) -> None:
+        if one in self.objects:
+            self.copies[one].add(node_id)
+            self.left[one].discard(node_id)
+
+    def _lose(self, one: ObjectHash, node_id: NodeId) -> None:
+        if one in self.objects:
+            self.copies[one].discard(node_id)
+            self.left[one].discard(node_id)
 
     def _take_of_node(self, command: Any) -> bool:
         node_id = command.node.node_id if hasattr(command, "node") else command.node_id
@@ -145,8 +159,10 @@ class Model:
             case RemoveNode() if life is not None:
                 del self.nodes[node_id]
                 self.endpoints.pop(node_id, None)
-                for holders in self.copies.values():
-                    holders.discard(node_id)
+                for one in [one for one, holders in self.copies.items() if node_id in holders]:
+                    self._lose(one, node_id)
+                    if life.now is not None:
+                        self.left[one].add(node_id)
                 return True
             case AdmitBeat() if life is not None:
                 if command.incarnation in life.retired:
@@ -167,10 +183,10 @@ class Model:
             case ReportReplicas():
                 if life is not None and life.now == command.incarnation:
                     for one in command.held:
-                        self.copies.get(one, set()).add(node_id)
+                        self._gain(one, node_id)
                     for one, _ in command.gone:
                         if one not in command.held:
-                            self.copies.get(one, set()).discard(node_id)
+                            self._lose(one, node_id)
                 return True
             case RemoveNode() | AdmitBeat() | RegisterEndpoint():
                 return False
