@@ -3,17 +3,23 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.ledger.lab import CLUSTER, INTERVAL_MS, POLICY, Lab, live
+from tests.ledger.lab import CLUSTER, INTERVAL_MS, POLICY, Chance, Lab, live
 from tests.worlds import coordinator_door, node, seed_node
 from weft.coordinator.app import Limits
+from weft.coordinator.repeats import Cause
 from weft.coordinator.shipping import Shipper
-from weft.ledger.layer import Cursor, LayerHealth, Scan
+from weft.coordinator.writer import Writer
+from weft.ledger.layer import Cursor, LayerHealth, Scan, commit_to
+from weft.ledger.layers import MemoryLayer
 from weft.model.availability import Acknowledgement, AvailabilityPolicy, ReconcilePolicy, Role, Standing
+from weft.model.batch import seal
 from weft.model.commands import DrainNode
 from weft.model.errors import BatchTooLarge, NoLayer, NotAvailableYet
-from weft.model.ids import NodeId
+from weft.model.ids import NodeId, Position, RequestId
+from weft.telemetry import Log, Metrics
 from weft.testing.faults import Fault
 
 P, S, E = Role.PRIMARY, Role.SECONDARY, Role.EMERGENCY
@@ -456,6 +462,85 @@ def test_another_disk_reads_the_primary_through_and_puts_nothing_again(tmp_path:
     live(story, directory=tmp_path)
 
 
+def test_another_batch_in_the_primary_at_the_place_of_ours_does_not_count_as_shipped() -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        for number in range(150):
+            await lab.register(number)
+        wrapped = lab.availability.shipper.wrapped
+        await lab.kill()
+        lab.layers[P] = MemoryLayer(lab.clock, Chance("another primary"))
+        for sealed in await lab.journal.read(Position(0), 1_000):
+            batch = sealed.batch
+            rival = seal(msgspec.structs.replace(batch, at_ms=batch.at_ms + 1))
+            await lab.primary.put(wrapped(rival if batch.position > 2 else sealed))
+        await lab.serve()
+        await lab.register(150)
+        held, log = set(lab.kept(P)), await lab.journal.read(Position(0), 1_000)
+        assert [sealed.batch.position for sealed in log if commit_to(wrapped(sealed)) not in held] == []
+
+    live(story)
+
+
+@pytest.mark.parametrize("count", [3, 150])
+def test_a_deposed_writer_ships_nothing_until_it_reigns_again_and_then_what_is_missing(count: int) -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        await lab.register(1)
+        writer, wrapped = lab.coordinator.writer, lab.availability.shipper.wrapped
+        counts, shipped = lab.availability.layers[P].counts, lab.positions(P)
+        posted = counts.post_count
+        log = Log(lab.log, lab.clock.now_ms)
+        other = Writer(lab.journal, lab.clock, Chance("other"), frozenset, log, Metrics())
+        await other.open("other")
+        running = asyncio.ensure_future(other.run())
+        for number in range(count):
+            await other.submit(node(f"other-{number}"), Cause(RequestId(f"other-{number}"), named=True))
+        running.cancel()
+        writer.doubt()
+        await asyncio.sleep(60)
+        assert not writer.reigns
+        tail = await lab.journal.tail()
+        assert (writer.state.marks.position, lab.positions(P)) == (tail, shipped), "it follows, and ships nothing"
+        theirs = await lab.journal.read(Position(len(shipped)), count - 1)
+        for sealed in theirs:
+            await lab.primary.put(wrapped(sealed))
+        assert await writer.begin_term("again")
+        lab.coordinator._on_begun()
+        await lab.register(2)
+        tail = await lab.journal.tail()
+        assert lab.positions(P) == list(range(1, tail + 1))
+        assert counts.post_count - posted == tail - len(shipped) - len(theirs), "what another shipped is not put again"
+
+    live(story)
+
+
+def test_a_pending_batch_of_a_log_that_was_given_up_never_reaches_the_primary(tmp_path: Path) -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        await lab.register(1)
+        (sealed,) = await lab.journal.read(Position(1), 1)
+        other = seal(msgspec.structs.replace(sealed.batch, at_ms=sealed.batch.at_ms + 1))
+        blob = lab.availability.shipper.wrapped(other)
+        await lab.layers[E].put(blob)
+        pending = lab.availability.pending
+        for commitment, position in ((commit_to(blob), Position(2)), ("ab" * 32, Position(1_000))):
+            await pending.add(commitment, E, 0, len(blob), position)
+        await lab.tick("xxxxxx")
+        await lab.register(2)
+        await lab.tick("......")
+        await lab.availability.board.until(lambda now: now.pending == now.stuck)
+        assert commit_to(blob) not in lab.kept(P)
+        assert [one.position for one in await pending.read(0, 10, is_stuck=True)] == [2, 1_000]
+        tail = await lab.journal.tail()
+        assert lab.positions(P) == list(range(1, tail + 1)), "what is ours came home, and is written on behind it"
+
+    live(story, directory=tmp_path)
+
+
 def test_another_clusters_batches_are_none_of_ours() -> None:
     async def story(lab: Lab) -> None:
         await lab.serve()
@@ -463,7 +548,8 @@ def test_another_clusters_batches_are_none_of_ours() -> None:
         await lab.register(1)
         place = lab.availability._place
         blob = lab.primary._blobs[0][1]
-        assert place(blob) == 1
+        (first,) = await lab.journal.read(Position(0), 1)
+        assert place(blob) == (1, first.digest)
         assert place(b"hello world") is None
         lab.availability._cluster_id = CLUSTER
         assert place(blob) is None

@@ -57,6 +57,20 @@ def test_a_changed_file_is_found_and_keeping_the_blob_again_heals_it(tmp_path: P
     play(tmp_path, story)
 
 
+def test_a_file_whose_name_was_not_synced_before_a_kill_is_synced_when_its_blob_is_kept_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+
+    async def keep(archive: Archive) -> None:
+        await archive.keep([(COMMITMENT, BLOB)])
+
+    play(tmp_path, keep)
+    monkeypatch.setattr("weft.ledger.archive._sync_folder", synced.append)
+    play(tmp_path, keep)
+    assert sorted(synced) == [tmp_path / "blobs", file_of(tmp_path).parent]
+
+
 def test_places_come_in_order_and_from_a_place_on(tmp_path: Path) -> None:
     async def story(archive: Archive) -> None:
         places = [

@@ -3,8 +3,9 @@ gone."""
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from weft.ledger.layers import CelestiaLayer, RetryingLayer
 from weft.ledger.layers.celestia.rpc import Meaning, meaning_of
 from weft.model.errors import BlobDamaged, BlobMissing, BlobPruned, LayerFailed, LayerRefused, LayerUnknown
 from weft.model.ids import ClusterId
+from weft.model.policy import CELESTIA_HEIGHTS_AT_ONCE
 from weft.receipts import Domain, SigningKey
 from weft.testing.celestia import Fate, mint_token
 
@@ -104,6 +106,47 @@ def test_a_submission_that_is_lost_is_unknown_until_it_was_looked_for_and_then_s
         assert await stage.layer.probe() is LayerHealth.HEALTHY
 
     play(tmp_path, story, timeout_ms=400)
+
+
+@pytest.mark.parametrize("fate", [Fate.TIMES_OUT_AND_IS_LOST, Fate.TIMES_OUT_AND_LANDS])
+def test_after_a_long_stop_the_look_for_a_lost_submission_goes_on_where_its_time_ran_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fate: Fate
+) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        dying = stage.new_layer("shared", timeout_ms=200)
+        stage.chain.fates.append(fate)
+        stage.stand_still()
+        with pytest.raises(LayerUnknown):
+            await dying.put(BLOB)
+        await dying.close()
+        for _ in range(10 * CELESTIA_HEIGHTS_AT_ONCE):
+            stage.chain.produce()
+        reborn = stage.new_layer("shared")
+        blobs, left = reborn._node.blobs, 0
+
+        async def so_many(heights: Sequence[int], timeout_ms: int) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise LayerFailed("there was no time left")
+            return await blobs(heights, timeout_ms)
+
+        monkeypatch.setattr(reborn._node, "blobs", so_many)
+        stage.go_on()
+        tries = 0
+        while tries < 10:
+            tries, left = tries + 1, 4
+            try:
+                await reborn.put(BLOB)
+                break
+            except LayerFailed:
+                continue
+        assert tries <= 4
+        assert count_of(stage, "blob.Submit") == (2 if fate is Fate.TIMES_OUT_AND_IS_LOST else 1)
+        assert (await listed(stage.layer))[0] == [BLOB]
+        await reborn.close()
+
+    play(tmp_path, story)
 
 
 def test_a_process_that_died_between_submitting_and_hearing_looks_before_it_submits_again(tmp_path: Path) -> None:

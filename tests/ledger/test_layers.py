@@ -119,6 +119,7 @@ def test_bytes_that_are_not_the_blob_are_not_believed() -> None:
     "page",
     [
         b'{"blobs": [], "next": 5, "is_end": false}',
+        b'{"blobs": [], "next": 0, "is_end": false}',
         b'{"blobs": [{"commitment": "' + b"0" * 64 + b'", "height": 1, "size_bytes": 1}], "next": 9, "is_end": true}',
         b'{"blobs": [{"commitment": "nonsense", "height": 1, "size_bytes": 1}], "next": 1, "is_end": true}',
         b'{"blobs": "many"}',

@@ -15,6 +15,7 @@ from weft.ledger.layers import MemoryLayer
 from weft.ledger.rebuild import JournalTarget, Progress, Target, rebuild_from_journal, rebuild_from_layers
 from weft.ledger.snapshot import seal_snapshot
 from weft.model.batch import SealedBatch
+from weft.model.commands import OpenTerm
 from weft.model.errors import JournalDamaged, JournalTrimmed
 from weft.model.ids import Position
 from weft.receipts import Domain, SigningKey
@@ -121,6 +122,22 @@ def test_of_two_batches_at_one_position_the_one_that_was_followed_counts() -> No
     position = rival.batch.position
     with pytest.raises(JournalDamaged, match="two batches claim"):
         rebuild([envelope(rival), *(envelope(sealed) for sealed in LOG[:position])])
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_of_two_logs_that_go_on_from_one_position_the_one_of_the_later_term_counts(count: int) -> None:
+    given_up, lived_on = lived(3), lived(3)
+    for number in range(count):
+        given_up.do(node(f"given-up-{number}"))
+    lived_on.do(OpenTerm(writer="again", address=""))
+    for number in range(2):
+        lived_on.do(node(f"lived-on-{number}"))
+    fork = len(lived(3).log)
+    beginning = [envelope(sealed) for sealed in lived_on.log[:fork]]
+    one, other = ([envelope(sealed) for sealed in world.log[fork:]] for world in (given_up, lived_on))
+    for mixed in ([*one, *other, *beginning], [*other, *one, *beginning]):
+        target, _ = rebuild(mixed)
+        assert state_digest(target.state) == state_digest(lived_on.state)
 
 
 def test_a_journal_is_rebuilt_batch_by_batch() -> None:

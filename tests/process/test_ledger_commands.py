@@ -18,6 +18,8 @@ from tests.worlds import FakeClock
 from weft.ledger import SqliteJournal
 from weft.ledger.envelope import Kind, wrap
 from weft.ledger.layers import EmergencyLayer, HttpxHttp
+from weft.ledger.pending import PendingList
+from weft.model.availability import Role
 from weft.model.ids import Position
 from weft.receipts import Domain, SigningKey
 
@@ -150,6 +152,28 @@ def test_a_layer_that_lacks_the_log_leaves_the_disk_as_it_was(tmp_path: Path, se
     assert "nothing of this cluster's log" in refused.stderr
     after, _ = answers(disk)
     assert same(state, after)
+
+
+def test_a_rebuild_that_lacks_an_acknowledged_batch_is_refused_until_it_is_forced(tmp_path: Path, server: str) -> None:
+    disk = tmp_path / "disk"
+    state, _ = lived(disk, 5)
+    count = publish(disk, server, state["position"] - 1)
+
+    async def list_next() -> None:
+        pending = PendingList(disk)
+        await pending.add("ab" * 32, Role.EMERGENCY, 0, 1, Position(count + 1))
+        await pending.close()
+
+    asyncio.run(list_next())
+    arguments = ("ledger", "rebuild", "--from", "emergency", "--data-dir", str(disk))
+    refused = weft(*arguments, **layered(server))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--force" in refused.stderr
+    assert same(state, answers(disk)[0])
+    forced = weft(*arguments, "--force", **layered(server))
+    assert forced.returncode == 0, forced.stderr
+    assert f"rebuilt up to position {count}" in forced.stdout
+    assert "availability.sqlite.before-1" in forced.stdout
 
 
 def test_a_rebuild_from_the_journal_trusts_no_snapshot(tmp_path: Path) -> None:

@@ -103,6 +103,41 @@ def test_a_flipped_byte_of_a_blob_is_found_when_it_is_read_and_putting_it_again_
     assert blobs_of(tmp_path) == [b"second", b"first"]
 
 
+def test_a_list_goes_on_behind_a_page_of_blobs_that_were_all_healed_elsewhere(tmp_path: Path) -> None:
+    blobs = [bytes([number]) * 5 for number in range(9)]
+    path = filled(tmp_path, *blobs)
+    for number in range(6):
+        flip(path, START_BYTES + number * (HEAD_BYTES + 5) + HEAD_BYTES)
+    filled(tmp_path, *blobs[:6])
+    log = BlobLog(tmp_path)
+    height, is_end, pages = 0, False, []
+    while not is_end:
+        entries, is_end = log.after(height, 4)
+        pages.append([entry.commitment for entry in entries])
+        height = entries[-1].height
+    log.close()
+    heads = [sha3_hex(blob) for blob in [*blobs[6:], *blobs[:6]]]
+    assert pages == [heads[:4], heads[4:8], heads[8:]]
+
+
+def test_what_was_written_and_not_synced_before_a_kill_is_synced_before_anybody_is_told_that_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = filled(tmp_path, b"one")
+    synced: list[int] = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    log = BlobLog(tmp_path)
+    assert path.stat().st_ino in synced, "the page cache may be all that has it"
+    log.append([draft(b"one")])
+    log.close()
+
+
 @pytest.mark.parametrize("place", range(HEAD_BYTES))
 def test_a_flipped_byte_of_a_head_loses_its_blob_and_none_behind_it(tmp_path: Path, place: int) -> None:
     path = filled(tmp_path, b"first", b"second", b"third")

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if flags.rebuild_from is not None:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_rebuild(settings, flags.rebuild_from, clock))
+                runner.run(_rebuild(settings, flags.rebuild_from, clock, forced=flags.force))
             return 0
         with (
             bind(settings.host, settings.port) as listener,
@@ -186,7 +186,7 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
         log.info("stopped")
 
 
-async def _rebuild(settings: CoordinatorSettings, source: str, clock: SystemClock) -> None:
+async def _rebuild(settings: CoordinatorSettings, source: str, clock: SystemClock, *, forced: bool) -> None:
     """Rebuild the disk, saying now and then how far it has come."""
 
     def say(line: str) -> None:
@@ -204,7 +204,13 @@ async def _rebuild(settings: CoordinatorSettings, source: str, clock: SystemCloc
         layers = open_layers(read_layer_settings(os.environ), clock, SystemRandom(), key, settings.data_dir)
         try:
             restored = await restore_from_layers(
-                choose_layers(layers, source), settings.journal, settings.data_dir, snapshots, (key.public,), tell
+                choose_layers(layers, source),
+                settings.journal,
+                settings.data_dir,
+                snapshots,
+                key,
+                tell,
+                forced=forced,
             )
         finally:
             for layer in layers.values():
@@ -213,6 +219,8 @@ async def _rebuild(settings: CoordinatorSettings, source: str, clock: SystemCloc
     say(f"state digest {restored.state_digest.hex()}")
     if restored.aside:
         say(f"the old journal is {restored.aside}")
+    if restored.list_aside:
+        say(f"acknowledged batches were given up; the pending list as it was is {restored.list_aside}")
 
 
 def _snapshots(settings: CoordinatorSettings) -> SnapshotFolder | None:
@@ -258,6 +266,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--journal", help="sqlite, memory, nats://… or postgres://… (WEFT_JOURNAL, else sqlite)")
     parser.add_argument("--advertise", metavar="URL", help="where other machines reach this one (WEFT_ADVERTISE)")
     parser.add_argument("--rebuild-from", metavar="SOURCE", help="rebuild the disk from layers or the journal, and end")
+    parser.add_argument(
+        "--force", action="store_true", help="rebuild though this disk knows of batches that are missing"
+    )
     parser.add_argument("--memory", action="store_true", help="keep the journal in memory: all is forgotten at the end")
     return parser
 

@@ -334,6 +334,7 @@ class Coordinator:
         if self.availability is not None:
             # Before the first command: no answer may say less than it means.
             self.writer.ship_with(self.availability.shipper)
+            self.availability.shipper.resume(self.writer.state.marks.position)
         self._reigning.set()
 
     async def _begin_shipping(self, availability: Availability) -> "asyncio.Task[None]":

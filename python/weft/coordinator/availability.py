@@ -21,8 +21,9 @@ from weft.ledger.pending import PendingList
 from weft.ledger.proven import ProvenLayer
 from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Placed, Router, choose_active
-from weft.model.availability import AvailabilityPolicy, Role
+from weft.model.availability import AvailabilityPolicy, PendingBlob, Role
 from weft.model.batch import SealedBatch
+from weft.model.canonical import Digest, log_digest
 from weft.model.errors import BlobForeign, Failed, JournalFailed
 from weft.model.ids import ClusterId, Position
 from weft.model.policy import AVAILABLE_MS_MAX, CONSISTENCY_BATCHES_MAX, DRAIN_MS_MAX
@@ -71,6 +72,7 @@ class Availability:
             metrics,
             lambda: self.monitor.look(Role.PRIMARY),
             self._recall,
+            self._is_of_log,
         )
         self.shipper = Shipper(
             self.router,
@@ -139,12 +141,24 @@ class Availability:
             return None
         return self._wrap(run[0]) if run else None
 
-    def _place(self, blob: bytes) -> Position | None:
+    async def _is_of_log(self, blob: PendingBlob) -> bool:
+        """Whether the batch of a pending blob is the journal's. One that was trimmed cannot be compared and counts."""
+        position = blob.position
+        if position is None or position < await self._journal.oldest():
+            return True
+        if position > await self._journal.tail():
+            return False
+        (sealed,) = await self._journal.read(Position(position - 1), 1)
+        return commit_to(self._wrap(sealed)) == blob.commitment
+
+    def _place(self, blob: bytes) -> tuple[Position, Digest] | None:
         try:
             envelope = unwrap(blob, (self._key.public,), self._cluster_id)
         except BlobForeign:
             return None
-        return Position(envelope.sequence) if envelope.kind is Kind.BATCH else None
+        if envelope.kind is not Kind.BATCH:
+            return None
+        return Position(envelope.sequence), log_digest(envelope.payload)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -10,6 +10,7 @@ through, and a snapshot of it is left on this machine's disk.
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from weft.coordinator.listed import check_list
 from weft.core.snapshot import describe
 from weft.core.state import state_digest
 from weft.ledger import Journal, SqliteJournal, open_journal
@@ -28,19 +30,23 @@ from weft.ledger.sqlite import FILE_NAME, UNFINISHED
 from weft.model.errors import JournalDamaged, JournalFailed, SnapshotDamaged
 from weft.model.ids import Position
 from weft.model.journal import JournalKind, JournalPlace
-from weft.receipts import PublicKey
+from weft.receipts import SigningKey
 
-_BESIDE: Final = ("", "-wal", "-shm")
-"""What SQLite keeps of one database."""
+_BESIDE: Final = ("-wal", "-shm", "")
+"""What SQLite keeps of one database, in the order in which it is moved. The file itself is last: SQLite would play a
+write-ahead log that is left behind back into whatever file has the name next."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. `aside` is where the old journal is now, empty when there was none."""
+    """What came of it. `aside` is where the old journal is now, empty when there was none; `list_aside` is a copy of
+    the pending list, empty unless something was taken off it.
+    """
 
     position: Position
     events: int
     state_digest: bytes
     aside: str = ""
+    list_aside: str = ""
 
 
 async def restore_from_layers(
@@ -48,14 +54,19 @@ async def restore_from_layers(
     place: JournalPlace,
     directory: Path,
     snapshots: SnapshotFolder,
-    public_keys: Sequence[PublicKey],
+    key: SigningKey,
     tell: Tell,
+    *,
+    forced: bool = False,
 ) -> Restored:
-    """Rebuild the journal at a place from what layers hold. Raises `JournalFailed` and leaves the old one as it was."""
+    """Rebuild the journal at a place from what layers hold. Raises `JournalFailed` and leaves the old one as it was.
+
+    A log that lacks what this disk knows to be acknowledged is refused, unless it is `forced`.
+    """
     if place.kind is JournalKind.MEMORY:
         raise JournalFailed("a journal in memory is not rebuilt: it is gone when its process ends", path=place.shown)
     if place.is_shared:
-        return await _fill_shared(layers, place, directory, snapshots, public_keys, tell)
+        return await _fill_shared(layers, place, directory, snapshots, key, tell, forced=forced)
     lock = ProcessLock.take(directory / f"{FILE_NAME}.lock")
     try:
         unfinished = directory / UNFINISHED
@@ -67,7 +78,9 @@ async def restore_from_layers(
 
         target = JournalTarget(journal, again)
         try:
-            await rebuild_from_layers(layers, public_keys, target, tell)
+            await rebuild_from_layers(layers, (key.public,), target, tell)
+            names = ", ".join(layer.name for layer in layers)
+            list_aside = await check_list(directory, target.state, target.journal, key, names, forced=forced)
         except BaseException:
             await target.journal.close()
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -78,7 +91,7 @@ async def restore_from_layers(
         snapshots.open()
         snapshots.write(describe(target.state, target.answered))
         aside = _exchange(directory, unfinished)
-        return _restored(target, aside)
+        return _restored(target, aside, list_aside)
     finally:
         lock.release()
 
@@ -115,8 +128,10 @@ async def _fill_shared(
     place: JournalPlace,
     directory: Path,
     snapshots: SnapshotFolder,
-    public_keys: Sequence[PublicKey],
+    key: SigningKey,
     tell: Tell,
+    *,
+    forced: bool,
 ) -> Restored:
     journal = await open_journal(place, directory)
     try:
@@ -129,16 +144,18 @@ async def _fill_shared(
             )
         # A dry run first: an engine others reach is not filled with half a log.
         seen = Target()
-        await rebuild_from_layers(layers, public_keys, seen, tell)
+        await rebuild_from_layers(layers, (key.public,), seen, tell)
+        names = ", ".join(layer.name for layer in layers)
+        list_aside = await check_list(directory, seen.state, None, key, names, forced=forced)
 
         async def as_it_is() -> Journal:
             raise JournalFailed(f"what {place.shown} was given cannot be taken back; empty it and begin again")
 
         target = JournalTarget(journal, as_it_is)
-        await rebuild_from_layers(layers, public_keys, target, tell)
+        await rebuild_from_layers(layers, (key.public,), target, tell)
         snapshots.open()
         snapshots.write(describe(target.state, target.answered))
-        return _restored(target, "")
+        return _restored(target, "", list_aside)
     finally:
         await journal.close()
 
@@ -151,27 +168,46 @@ def _fresh(unfinished: Path) -> SqliteJournal:
 
 
 def _exchange(directory: Path, unfinished: Path) -> str:
-    """Put the new journal in the old one's place. While `unfinished` exists nobody opens what is in between."""
+    """Put the new journal in the old one's place. While `unfinished` exists nobody opens what is in between.
+
+    What if it is killed between two renames? The rebuild that is run again moves aside whatever is still here, under a
+    number that nothing has yet: of one database that can be two, and never is any of it beside the new journal.
+    """
     aside = ""
-    old = directory / FILE_NAME
-    if old.exists():
+    old = [directory / f"{FILE_NAME}{end}" for end in _BESIDE]
+    if any(part.exists() for part in old):
         number = 1
-        while (kept := directory / f"{FILE_NAME}.before-{number}").exists():
+        while any((directory / f"{FILE_NAME}.before-{number}{end}").exists() for end in _BESIDE):
             number += 1
-        for end in _BESIDE:
-            part = directory / f"{FILE_NAME}{end}"
+        for part, end in zip(old, _BESIDE, strict=True):
             if part.exists():
-                part.rename(directory / f"{kept.name}{end}")
-        aside = str(kept)
-    (unfinished / FILE_NAME).rename(old)
+                part.rename(directory / f"{FILE_NAME}.before-{number}{end}")
+                _sync(directory)
+        aside = str(directory / f"{FILE_NAME}.before-{number}")
+    (unfinished / FILE_NAME).rename(directory / FILE_NAME)
+    _sync(directory)
     shutil.rmtree(unfinished)
+    _sync(directory)
     return aside
 
 
-def _restored(target: Target, aside: str) -> Restored:
+def _sync(directory: Path) -> None:
+    """Have the disk keep what the directory lists, so that no rename is there without the one before it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _restored(target: Target, aside: str, list_aside: str = "") -> Restored:
     marks = target.state.marks
     return Restored(
-        position=marks.position, events=marks.sequence, state_digest=state_digest(target.state), aside=aside
+        position=marks.position,
+        events=marks.sequence,
+        state_digest=state_digest(target.state),
+        aside=aside,
+        list_aside=list_aside,
     )
 
 

@@ -23,11 +23,12 @@ from weft.ledger import Journal
 from weft.ledger.board import Board, Routing
 from weft.ledger.envelope import NO_CLUSTER, OVERHEAD_BYTES
 from weft.ledger.layer import Commitment, commit_to
-from weft.ledger.pending import PendingList
+from weft.ledger.pending import SHIPPED, PendingList
 from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Router
 from weft.model.availability import Acknowledgement, AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
+from weft.model.canonical import Digest
 from weft.model.errors import (
     BlobDamaged,
     BlobMissing,
@@ -48,16 +49,17 @@ from weft.telemetry import Log, Metrics
 
 Wrap = Callable[[SealedBatch], bytes]
 """A batch as it goes to a layer. The same batch gives the same bytes."""
-Place = Callable[[bytes], Position | None]
-"""The place in the log of the batch a blob carries; None when it carries none of this cluster's."""
+Place = Callable[[bytes], tuple[Position, Digest] | None]
+"""Where in the log the batch of a blob says it is, and its digest; None when the blob has none of this cluster's."""
 
-_NOTE: Final = "shipped"
 _TURNS: Final = 2
 """Blobs that come home for each new batch that is let in behind them."""
 _HELD_SHARE: Final = 4
 """A write is held for the last few blobs no longer than one part in so many of what its answer may take."""
 _FRESH_MAX: Final = 2 * SHIPPED_AHEAD_BATCHES_MAX
 """Batches kept at hand from the writer; the journal has the others."""
+_READ_BATCHES: Final = 64
+"""Batches compared at once with what the primary has; with the largest ones that is what a start can hold."""
 
 
 class Shipper:
@@ -89,7 +91,7 @@ class Shipper:
         self._cluster_id = NO_CLUSTER
         self._turns_taken = 0
         self._turn: Position | None = None
-        self._is_noted_each = False
+        self._is_noted_each = self._is_begun = self._is_paused = self._is_behind = False
         self._batches = metrics.counter("weft_batches_shipped_total", "Batches a layer took, by role.", ("role",))
         metrics.gauge("weft_available_position", "How far the log is in a layer.", lambda: self._shipped)
 
@@ -113,7 +115,7 @@ class Shipper:
         What the journal no longer has was let go of before there was a layer; a snapshot has it.
         """
         self._cluster_id = cluster_id
-        note = await self._pending.noted(_NOTE)
+        note = await self._pending.noted(SHIPPED)
         cluster, _, count = (note or "").partition(" ")
         if cluster == cluster_id.hex() and count.isdigit() and int(count) <= position:
             self._shipped = Position(int(count))
@@ -125,10 +127,27 @@ class Shipper:
             self._log.warning("the journal does not reach back to what was shipped last", first=oldest)
             self._noted = self._shipped = Position(oldest - 1)
         if position - self._shipped > SHIPPED_NOTE_BATCHES:
-            await self._read_primary()
-        self._inherited = position
+            await self._read_primary(position)
+        self._inherited = max(self._inherited, position)
         self._committed = max(self._committed, position)
-        self._board.count_unshipped(self._committed - self._shipped)
+        self._is_begun = True
+        self._count_unshipped()
+
+    def pause(self) -> None:
+        """Another writer reigns, and ships: what is under way is finished, and nothing more is begun."""
+        self._is_paused = True
+        self._count_unshipped()
+
+    def resume(self, position: Position) -> None:
+        """The log was followed to a position, and is shipped from here on again by this one.
+
+        What others wrote meanwhile they have shipped, most of it, so it is looked for as after a restart.
+        """
+        self._is_paused = False
+        self._inherited = self._committed = max(self._committed, position)
+        if self._is_begun:
+            self._is_behind = True
+            self._count_unshipped()
 
     def offer(self, sealed: SealedBatch) -> None:
         """A batch was committed and merged."""
@@ -136,7 +155,7 @@ class Shipper:
         self._committed = max(self._committed, position)
         if len(self._fresh) < _FRESH_MAX:
             self._fresh[position] = sealed
-        self._board.count_unshipped(self._committed - self._shipped)
+        self._count_unshipped()
 
     def check(self) -> None:
         """Raise `NoLayer` when a write could not be acknowledged whatever became of it."""
@@ -176,6 +195,12 @@ class Shipper:
         while True:
             await self._board.until(lambda now: now.unshipped > 0)
             try:
+                if self._is_behind:
+                    self._is_behind = False
+                    if self._inherited - self._shipped > SHIPPED_NOTE_BATCHES:
+                        await self._read_primary(self._inherited)
+                        self._count_unshipped()
+                        continue
                 sealed = await self._next()
                 await self._ship(sealed)
             except (JournalFailed, PendingFailed) as error:
@@ -212,17 +237,18 @@ class Shipper:
         """A batch as layers keep it."""
         return self._wrap(sealed)
 
-    async def _read_primary(self) -> None:
+    async def _read_primary(self, position: Position) -> None:
         """More is unaccounted for than this disk would leave open: another's log, or a disk that is new.
 
         The primary is read through once, which is quicker than asking for each batch. What it does not show is asked
-        for one by one, so a read that was cut short costs time and nothing else.
+        for one by one, so a read that was cut short costs time and nothing else. Another batch than the
+        journal's, at the same position, does not count.
         """
-        held: set[Position] = set()
+        held: set[tuple[Position, Digest]] = set()
 
         def see(_: Commitment, __: int, blob: bytes) -> None:
-            if (position := self._place(blob)) is not None:
-                held.add(position)
+            if (place := self._place(blob)) is not None:
+                held.add(place)
 
         self._router.forget_cursors()
         try:
@@ -230,8 +256,11 @@ class Shipper:
                 await self._router.scan_on(Role.PRIMARY, see)
         except (TimeoutError, LayerFailed) as error:
             self._log.warning("the primary could not be read through", reason=str(error))
-        while self._shipped + 1 in held:
-            self._shipped = Position(self._shipped + 1)
+        while self._shipped < position:
+            for sealed in await self._journal.read(self._shipped, min(_READ_BATCHES, position - self._shipped)):
+                if (sealed.batch.position, sealed.digest) not in held:
+                    return
+                self._shipped = sealed.batch.position
 
     async def _next(self) -> SealedBatch:
         due = Position(self._shipped + 1)
@@ -299,7 +328,7 @@ class Shipper:
     async def _advance(self, position: Position) -> None:
         self._shipped = position
         self._fresh = {place: sealed for place, sealed in self._fresh.items() if place > position}
-        self._board.count_unshipped(self._committed - position)
+        self._count_unshipped()
         self._answer(position)
         # In an outage the primary cannot be asked what it has, so whoever starts in it needs the exact place.
         if self._is_noted_each or position - self._noted >= SHIPPED_NOTE_BATCHES:
@@ -311,11 +340,14 @@ class Shipper:
             return
         shipped = self._shipped
         try:
-            await self._pending.note(_NOTE, f"{self._cluster_id.hex()} {shipped}")
+            await self._pending.note(SHIPPED, f"{self._cluster_id.hex()} {shipped}")
         except PendingFailed as error:
             self._log.warning("how far the log was shipped could not be noted", reason=error.message)
         else:
             self._noted = shipped
+
+    def _count_unshipped(self) -> None:
+        self._board.count_unshipped(0 if self._is_paused else self._committed - self._shipped)
 
     def _answer(self, position: Position) -> None:
         for future, due in self._waiting.items():

@@ -86,6 +86,10 @@ class Shipping(Protocol):
         """Return when a position is available. Raises `NotAvailableYet`."""
         ...
 
+    def pause(self) -> None:
+        """Another writer reigns, and makes its batches available itself."""
+        ...
+
 
 class Pending:
     """A command that waits for its batch."""
@@ -461,6 +465,8 @@ class Writer:
         ledger = self.state.ledger
         if self._term and ledger is not None and ledger.term != self._term:
             self._term = Term(0)
+            if self._shipping is not None:
+                self._shipping.pause()
             self._log.warning(
                 "a newer writer has begun; this one writes no more", term=ledger.term, writer=ledger.writer
             )
@@ -479,7 +485,8 @@ class Writer:
 
     def _merge(self, draft: Draft, sealed: SealedBatch) -> None:
         self.state.merge(draft)
-        if self._shipping is not None:
+        # What another writer committed is its to ship; it would be put to the primary once more.
+        if self._shipping is not None and sealed.batch.term == self._term:
             self._shipping.offer(sealed)
         events = [entry.event for entry in sealed.batch.entries]
         for listener in self._listeners:

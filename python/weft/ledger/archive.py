@@ -68,6 +68,8 @@ class Archive:
         self._directory = directory
         self._blobs = directory / "blobs"
         self._layer = layer
+        self._synced: set[Path] = set()
+        """Folders in which everything is on the disk that this life found there or put there."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="archive")
         try:
             self._index = self._thread.submit(self._open).result()
@@ -181,6 +183,8 @@ class Archive:
             for commitment, blob in blobs:
                 path = self._path(commitment)
                 if path.exists() and commit_to(path.read_bytes()) == commitment:
+                    # Its bytes were synced before it had this name, and the name perhaps never was.
+                    folders |= {self._blobs, path.parent} - self._synced
                     continue
                 if not path.parent.exists():
                     path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -194,7 +198,9 @@ class Archive:
                 folders.add(path.parent)
             for folder in folders:
                 _sync_folder(folder)
+            self._synced |= folders
         except OSError as error:
+            self._synced.clear()
             raise LayerFailed(
                 f"cannot keep a blob in {self._directory}: {error.strerror}",
                 layer=self._layer,

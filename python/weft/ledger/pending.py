@@ -2,7 +2,8 @@
 
 An entry is synced before the write it stands for is acknowledged, and only `settle`, called by whoever read the bytes
 back from the primary, takes one off. There is no other way out: an entry whose retries are used up is *stuck* and
-stays. What was settled is remembered for a while, newest first, because both layers hold it and can be compared.
+stays. Only a person who forces a rebuild of another log has the entries of the old one put aside, in a copy of the
+list. What was settled is remembered for a while, newest first, because both layers hold it and can be compared.
 
 One SQLite file, WAL with `synchronous=FULL`, as the journal has it: what a `kill -9` or a power cut leaves of a
 transaction that was not committed is cut off when the file is opened. Nothing but two counts is held in memory, so an
@@ -16,6 +17,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,6 +29,8 @@ from weft.model.policy import SETTLED_KEPT_MAX
 Result = TypeVar("Result")
 
 FILE_NAME: Final = "availability.sqlite"
+SHIPPED: Final = "shipped"
+"""The name of the note that says how far the log was shipped: the cluster's id in hex, a space, the position."""
 SCHEMA_VERSION: Final = 1
 LOG_COUNT_MAX: Final = 1_024
 """Pending batches are counted so far and no further: whoever asks wants to know whether they are few."""
@@ -169,6 +173,17 @@ class PendingList:
         rows = await self._run(lambda: self._query("SELECT value FROM notes WHERE name = ?", (name,)))
         return rows[0][0] if rows else None
 
+    async def put_aside(self, commitments: Sequence[str], path: Path) -> None:
+        """Take entries off that belong to a log that was given up, and forget how far it was shipped.
+
+        The whole list, as it was, is in a file of its own before anything is taken off it.
+        """
+        await self._run(lambda: self._copy(path))
+        statements: list[tuple[str, tuple[Any, ...]]] = [
+            ("DELETE FROM pending WHERE commitment = ?", (commitment,)) for commitment in commitments
+        ]
+        await self._write([*statements, ("DELETE FROM notes WHERE name = ?", (SHIPPED,))])
+
     async def close(self) -> None:
         """Finish what is under way and close the file. What is on the list stays."""
         await self._run(self._connection.close)
@@ -213,6 +228,14 @@ class PendingList:
             raise self._failed("cannot be written", error) from error
         # Here and not by who waits for it: that one may have gone away, and the counts are right all the same.
         self._count, self._stuck_count, self._log_count = self._read_counts()
+
+    def _copy(self, path: Path) -> None:
+        try:
+            with closing(sqlite3.connect(path)) as copy:
+                copy.execute("PRAGMA synchronous=FULL")
+                self._connection.backup(copy)
+        except sqlite3.Error as error:
+            raise self._failed(f"cannot be copied to {path}", error) from error
 
     def _query(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         try:

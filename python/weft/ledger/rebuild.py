@@ -7,6 +7,8 @@ Where the log has a gap and a snapshot stands beyond it, the rebuild begins anew
 be read one after the other: what one is missing another may have.
 
 What if two batches claim one position? Only one of them has a successor that names it; the other was never committed.
+What if both have? Then a person gave the log up from that position on, and it was lived on with in a later term: the
+later term counts, and what is left of the other is passed over.
 """
 
 import asyncio
@@ -179,6 +181,7 @@ class _Assembly:
     async def finish(self, names: str) -> None:
         """Follow what is left. A gap is passed by a snapshot from beyond it, or refused."""
         await self.go_on(at_the_end=True)
+        self._pass_over_what_was_given_up()
         while self._waiting or self._beyond():
             snapshot = self._newest_whole()
             if snapshot is None:
@@ -188,6 +191,7 @@ class _Assembly:
             await self._target.begin(snapshot)
             self._waiting = {position: found for position, found in self._waiting.items() if position > self._position}
             await self.go_on(at_the_end=True)
+            self._pass_over_what_was_given_up()
         if self._waiting:
             missing = self._position + 1
             raise JournalDamaged(
@@ -212,12 +216,26 @@ class _Assembly:
         # Two that follow: whichever the next one names was committed. Without a next one, no one can say.
         named = {sealed.batch.parent for sealed in self._waiting.get(self._position + 2, {}).values()}
         chosen = [sealed for sealed in fitting if sealed.digest in named]
+        if at_the_end and len(chosen) > 1:
+            term = max(sealed.batch.term for sealed in chosen)
+            chosen = [sealed for sealed in chosen if sealed.batch.term == term]
         if at_the_end and len(chosen) != 1:
             raise JournalDamaged(
                 f"two batches claim position {self._position + 1}, and nothing says which was committed",
                 position=self._position + 1,
             )
         return chosen[0] if len(chosen) == 1 else None
+
+    def _pass_over_what_was_given_up(self) -> None:
+        """Let go of batches of a term that had ended before: none of them can follow."""
+        ledger = self._target.state.ledger
+        if ledger is None:
+            return
+        left = {
+            position: {digest: sealed for digest, sealed in found.items() if sealed.batch.term >= ledger.term}
+            for position, found in self._waiting.items()
+        }
+        self._waiting = {position: found for position, found in left.items() if found}
 
     def _beyond(self) -> bool:
         return any(position > self._position for position in self._pieces)

@@ -5,9 +5,11 @@ there first: a put whose answer was lost, a crash between putting and noting, tw
 copy. It is put to the primary itself and never through the router, which might send it to a fallback again.
 
 One pass goes over the list in batches. A blob of the log that fails holds back those behind it, so that the primary
-holds the log in order; a blob somebody posted holds back nobody. A pass that leaves something behind is repeated with a
-growing pause, for as long as the primary is recovering. A blob that failed more often than it may is stuck: it is
-passed over, shown, and tried again when a person says so. There is no way off the list but onto the primary.
+holds the log in order; a blob somebody posted holds back nobody. A batch that is not the journal's at its position is
+of a log that was given up, and stuck at once: beside ours it would make two logs of one. A pass that leaves something
+behind is repeated with a growing pause, for as long as the primary is recovering. A blob that failed more often than it
+may is stuck: it is passed over, shown, and tried again when a person says so. There is no way off the list but onto the
+primary.
 
 What if the primary dies in the middle? The board says so and the pass ends; what was settled stays settled. What if a
 write to a fallback is under way when the list runs empty? It is waited for, so that nothing is left on a list nobody
@@ -27,7 +29,9 @@ from weft.ledger.router import Router, spell_failure
 from weft.model.availability import PendingBlob, ReconcilePolicy, Role, Standing
 from weft.model.errors import (
     BlobDamaged,
+    BlobForeign,
     BlobMissing,
+    JournalFailed,
     LayerFailed,
     PendingFailed,
     PrimaryUnhealthy,
@@ -43,6 +47,8 @@ from weft.model.policy import (
 )
 from weft.telemetry import Log, Metrics
 
+_LOG: Final = "log"
+"""The reason of a blob that is of this cluster, and of another log than the journal's."""
 _PRIMARY_IS_IN: Final = (Standing.HEALTHY, Standing.RECOVERING)
 
 
@@ -88,8 +94,11 @@ class Reconciler:
         metrics: Metrics,
         check: Callable[[], Awaitable[None]],
         recall: Callable[[Position], Awaitable[bytes | None]],
+        is_of_log: Callable[[PendingBlob], Awaitable[bool]],
     ) -> None:
-        """`check` looks at the primary and tells the board, before its turn; `recall` has a batch from the journal."""
+        """`check` looks at the primary and tells the board, before its turn; `recall` has a batch from the journal, and
+        `is_of_log` says whether a pending one is the journal's."""
+        self._is_of_log = is_of_log
         self._check = check
         self._recall = recall
         self._router = router
@@ -226,6 +235,10 @@ class Reconciler:
         """Have the primary hold a blob, and see that it does. Says what stood in the way."""
         commitment = Commitment(blob.commitment)
         try:
+            if not await self._is_of_log(blob):
+                return BlobForeign(
+                    f"blob {commitment} holds another batch than the journal at position {blob.position}", reason=_LOG
+                )
             if await self._primary_has(commitment):
                 return None
             content = await self._read(commitment, blob)
@@ -234,6 +247,8 @@ class Reconciler:
                 raise BlobDamaged(f"the primary gives other bytes for {commitment}", commitment=commitment)
         except LayerFailed as error:
             return error
+        except JournalFailed as error:
+            return LayerFailed(f"the journal could not be asked for position {blob.position}: {error.message}")
         return None
 
     async def _primary_has(self, commitment: Commitment) -> bool:
@@ -262,7 +277,8 @@ class Reconciler:
         await self._check()
         if not self._may_go_on():
             return
-        is_stuck = blob.retry_count + 1 > self._policy.max_retries
+        is_foreign = isinstance(error, BlobForeign) and error.facts.get("reason") == _LOG
+        is_stuck = is_foreign or blob.retry_count + 1 > self._policy.max_retries
         await self._pending.note_failure(blob.commitment, spell_failure(error), is_stuck=is_stuck)
         done.is_log_held = done.is_log_held or (blob.position is not None and not is_stuck)
         self._blobs.add(1, "stuck" if is_stuck else "failed")

@@ -75,6 +75,9 @@ class BlobLog:
                 try:
                     self._size_bytes = self._begin()
                     self._find_records()
+                    # A life before this one may have ended between writing a record and syncing it. Who puts its blob
+                    # again is told at once that it is kept, so it has to be on the disk by then.
+                    os.fsync(self._file)
                     _sync_folder(directory)
                 except BaseException:
                     os.close(self._file)
@@ -110,12 +113,17 @@ class BlobLog:
         return self._by_commitment.get(commitment)
 
     def after(self, height: int, count_max: int) -> tuple[Sequence[Entry], bool]:
-        """The blobs above a height in the order of heights, and whether these are the last."""
-        begin = bisect_right(self._entries, height, key=lambda entry: entry.height)
-        end = begin + count_max
-        # A blob that was put again after it was damaged is listed where it is whole.
-        kept = [entry for entry in self._entries[begin:end] if self._by_commitment[entry.commitment] is entry]
-        return kept, end >= len(self._entries)
+        """The blobs above a height in the order of heights, and whether these are the last. None of them is the end."""
+        kept: list[Entry] = []
+        at = bisect_right(self._entries, height, key=lambda entry: entry.height)
+        while len(kept) < count_max and at < len(self._entries):
+            entry = self._entries[at]
+            at += 1
+            # A blob that was put again after it was damaged is listed where it is whole. What stands behind it fills
+            # the page: one without a blob would have the reader ask for the same page again and again.
+            if self._by_commitment[entry.commitment] is entry:
+                kept.append(entry)
+        return kept, at >= len(self._entries)
 
     def read(self, commitment: str) -> bytes:
         """A blob, verified. Raises `BlobMissing`, `BlobDamaged`."""

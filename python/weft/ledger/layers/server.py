@@ -120,6 +120,8 @@ class BlobServer:
         heights = [after, *(line.height for line in page.blobs)]
         if heights != sorted(set(heights)) or page.next != heights[-1]:
             raise self._failed("listed blobs out of order")
+        if not page.blobs and not page.is_end:
+            raise self._failed("listed nothing and said that more follows")
         return page
 
     async def health(self, timeout_ms: int) -> Health:

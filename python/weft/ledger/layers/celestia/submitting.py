@@ -171,12 +171,24 @@ class Submitter:
         for one in group:
             one.was_sent = one.mark in sent
         first, settled_at = min(sent.values()) + 1, max(sent.values()) + CELESTIA_LANDING_BLOCKS
+        heights: dict[bytes, int] = {}
         while True:
             head = await self._chain.head(deadline)
-            heights = await self._chain.look_for(sent.keys(), first, deadline)
+            # What stands at a height that was read has its place, and would not be looked for. So a try that had not
+            # the time for all heights is gone on from, and not begun again.
+            covered = await self._archive.covered()
+            if covered.first <= first <= covered.last <= head:
+                first = covered.last + 1
+            heights |= await self._chain.look_for(sent.keys(), first, deadline)
             if len(heights) == len(sent) or head >= settled_at:
                 break
             await deadline.pause(self._poll_ms)
+        for one in group:
+            # Whoever else reads the chain may have come upon it meanwhile.
+            if one.mark in sent and one.mark not in heights:
+                place = await self._archive.place_of(one.commitment)
+                if place is not None and place.height > sent[one.mark]:
+                    heights[one.mark] = place.height
         for one in group:
             if one.mark in heights:
                 _succeed(one, heights[one.mark])
