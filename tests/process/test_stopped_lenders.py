@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,11 +18,22 @@ pytestmark = pytest.mark.process
 FAULT_ENDS_S = 7.0
 
 
+def thread_states(process_id: int) -> list[str]:
+    """What each thread of a process does, in the kernel's one letter."""
+    stats = [path.read_text() for path in Path(f"/proc/{process_id}/task").glob("*/stat")]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+
 @contextmanager
 def stopped(pool: Pool, node_id: str) -> Iterator[None]:
     """The node does not run meanwhile, and goes on after."""
     process_id = pool.nodes[node_id].child.pid
     os.kill(process_id, signal.SIGSTOP)
+    # A thread that runs on another CPU goes on until its next interrupt, and may answer until then.
+    end = time.monotonic() + DEADLINE_S
+    while any(state != "T" for state in thread_states(process_id)):
+        assert time.monotonic() < end, "the node does not stop"
+        time.sleep(0.001)
     try:
         yield
     finally:
