@@ -37,6 +37,11 @@ impl Identity {
         self.tls = tls;
         self
     }
+
+    /// Whether it does.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
 impl fmt::Debug for Identity {

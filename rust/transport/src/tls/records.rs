@@ -37,7 +37,7 @@ const INPUT_BYTES_MIN: usize = RECORD_BYTES_MAX + 2 * OVERHEAD_BYTES;
 /// What it grows to while whole buffers arrive: few calls for bulk, and it stays in the cache between them.
 const INPUT_BYTES_MAX: usize = 256 << 10;
 /// What one send encrypts: enough that the call to the kernel is cheap beside it, and it stays in the cache.
-const SEND_BYTES_MAX: usize = 128 << 10;
+const SEND_BYTES_MAX: usize = 64 << 10;
 /// Longest sentence of a plain refusal that is kept, in bytes.
 const DETAIL_BYTES_MAX: usize = 4096;
 /// First bytes of TLS records; anything else is no TLS.
