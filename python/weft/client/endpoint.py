@@ -22,13 +22,7 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
     is none. Only endpoints that hold the same one can connect. Raises `Misconfigured`.
     """
     known = secret or find_secret(os.environ) or create_secret(data_directory(os.environ))
-    congestion = os.environ.get("WEFT_TCP_CONGESTION", "").strip() or None
-    transport = os.environ.get("WEFT_TRANSPORT", "").strip() or None
-    if transport not in (None, *dataplane.TRANSPORTS):
-        known_ones = ", ".join(dataplane.TRANSPORTS)
-        raise Misconfigured(f"WEFT_TRANSPORT is one of {known_ones}, not {transport!r}", variable="WEFT_TRANSPORT")
-    if transport in (None, "rdma"):
-        prepare_rdma(rdma_choice(os.environ))
+    congestion, transport = _ways()
     return dataplane.Endpoint.listen(
         secret=known,
         name=name,
@@ -38,3 +32,23 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
         congestion=congestion,
         transport=transport,
     )
+
+
+def calling_endpoint(*, name: str, secret: bytes, cluster_id: bytes) -> dataplane.Endpoint:
+    """One that does not listen, by the same variables: for whoever only reaches nodes. Raises `Misconfigured`."""
+    congestion, transport = _ways()
+    return dataplane.Endpoint.caller(
+        secret=secret, name=name, cluster_id=cluster_id, congestion=congestion, transport=transport
+    )
+
+
+def _ways() -> tuple[str | None, str | None]:
+    """The congestion control and the transport that are asked for; RDMA is taken into use where it may be."""
+    congestion = os.environ.get("WEFT_TCP_CONGESTION", "").strip() or None
+    transport = os.environ.get("WEFT_TRANSPORT", "").strip() or None
+    if transport not in (None, *dataplane.TRANSPORTS):
+        known_ones = ", ".join(dataplane.TRANSPORTS)
+        raise Misconfigured(f"WEFT_TRANSPORT is one of {known_ones}, not {transport!r}", variable="WEFT_TRANSPORT")
+    if transport in (None, "rdma"):
+        prepare_rdma(rdma_choice(os.environ))
+    return congestion, transport

@@ -25,7 +25,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(rdma::use_rdma, module)?)?;
     module.add_function(wrap_pyfunction!(rdma::rdma_report, module)?)?;
     module.add_class::<server::Server>()?;
-    module.add_class::<connection::Connection>()?;
     module.add_class::<window::Window>()?;
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<peer::Peer>()?;

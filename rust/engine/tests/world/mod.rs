@@ -58,6 +58,15 @@ pub fn endpoint_at(name: &str, port: u16) -> Endpoint {
 }
 
 pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
+    endpoint_of(name, port, ipc, false)
+}
+
+/// One whose other messages somebody takes.
+pub fn endpoint_keeping_messages(name: &str) -> Endpoint {
+    endpoint_of(name, 0, true, true)
+}
+
+fn endpoint_of(name: &str, port: u16, ipc: bool, inbox: bool) -> Endpoint {
     let mut random = [0; 8];
     weft_sys::random::fill(&mut random).expect("randomness");
     Endpoint::start(EndpointConfig {
@@ -65,7 +74,7 @@ pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
         secret: SECRET.to_vec(),
         name: name.to_owned(),
         incarnation: u64::from_le_bytes(random),
-        server: ServerConfig {
+        server: Some(ServerConfig {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             ports: port..=port,
             socket: Options::default(),
@@ -74,7 +83,8 @@ pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
             handshake_deadline: Duration::from_millis(500),
             drain_deadline: Duration::from_millis(200),
             now_ms,
-        },
+        }),
+        inbox,
         connect: ConnectOptions { timeout: Duration::from_secs(1), ..ConnectOptions::default() },
         now_ms,
         ipc,
