@@ -142,6 +142,10 @@ impl Core {
     /// Ends a job before its time. Its memory is the caller's again once its transfer has ended.
     pub fn fail(&mut self, id: u64, status: Status) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        let status = match (status, &job.begins) {
+            (Status::Failed(failure), Some((buffer, offset))) => Status::Failed(failure.within(*buffer, *offset)),
+            (status, _) => status,
+        };
         let timed_out = matches!(&status, Status::Failed(failure) if failure.code == "timed_out");
         let mut torn = Vec::new();
         if let Some(track) = self.tracks.get_mut(&job.link) {

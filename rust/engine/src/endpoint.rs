@@ -21,8 +21,8 @@ use crate::link::Link;
 use crate::matching::{Matching, Receive, Send};
 use crate::memory::{Memory, MemoryCounts};
 use crate::notices::{Notice, Notices};
-use crate::piece::{Direction, Part, check, cut};
-use crate::progress::{After, Command, Core, Mailbox, TRANSFERS_MAX};
+use crate::piece::{Direction, Part, check, cut, inquire};
+use crate::progress::{Command, Core, Mailbox, TRANSFERS_MAX};
 use crate::rdma::{ByQueuePair, Rdma};
 use crate::router::Router;
 use crate::track::PIECE_BYTES_MAX;
@@ -331,7 +331,8 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<u64, Failure> {
         let bytes = check(direction, parts)?;
-        link.move_now(direction, parts, deadline)?;
+        let (begins, offset) = (parts[0].advert.buffer, parts[0].offset);
+        link.move_now(direction, parts, deadline).map_err(|failure| failure.within(begins, offset))?;
         Ok(bytes)
     }
 
@@ -347,13 +348,15 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<Arc<Transfer>, Failure> {
         check(direction, parts)?;
+        let pieces = cut(parts, PIECE_BYTES_MAX);
+        let inquiry = inquire(direction, &pieces)?;
         let transfer = self.transfer(link, deadline)?;
         self.mailbox.put(Command::Move {
             transfer: Arc::clone(&transfer),
             link: Arc::clone(link),
             direction,
-            pieces: cut(parts, PIECE_BYTES_MAX),
-            after: After::End,
+            pieces,
+            inquiry,
         });
         Ok(transfer)
     }

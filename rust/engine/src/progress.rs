@@ -17,7 +17,7 @@ use crate::Failure;
 use crate::link::Link;
 use crate::matching::{Credit, Key, Matching, Receive, Send};
 use crate::memory::Memory;
-use crate::piece::{Direction, Piece};
+use crate::piece::{Direction, Inquiry, Piece};
 use crate::track::{Slot, Track};
 use crate::transfer::{Status, Transfer};
 
@@ -48,15 +48,28 @@ pub enum After {
 pub struct Job {
     pub transfer: Arc<Transfer>,
     pub link: u64,
+    /// Pieces that are to end before anything else happens.
     pub left: usize,
+    /// What is written once its owners answered the inquiry.
+    pub held: Vec<Piece>,
+    /// The inquiry, whose memory is touched until it is answered.
+    pub inquiry: Option<Inquiry>,
+    /// The buffer and the offset it begins at, to be named when it fails; nothing where its caller named none.
+    pub begins: Option<(u64, u64)>,
     pub bytes: u64,
     pub after: After,
 }
 
 /// What others ask of the thread.
 pub enum Command {
-    /// Carry out.
-    Move { transfer: Arc<Transfer>, link: Arc<Link>, direction: Direction, pieces: Vec<Piece>, after: After },
+    /// Carry out, once the inquiry is answered if there is one.
+    Move {
+        transfer: Arc<Transfer>,
+        link: Arc<Link>,
+        direction: Direction,
+        pieces: Vec<Piece>,
+        inquiry: Option<Inquiry>,
+    },
     /// Say; `ends` says with how many bytes the transfer is done once it was heard.
     Say { link: Arc<Link>, words: Vec<Word>, transfer: Option<Arc<Transfer>>, ends: Option<u64>, deadline: Instant },
     /// A send waits for its receive.
@@ -293,8 +306,8 @@ impl Core {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Move { transfer, link, direction, pieces, after } => {
-                self.start(transfer, &link, direction, pieces, after);
+            Command::Move { transfer, link, direction, pieces, inquiry } => {
+                self.begin(transfer, &link, direction, pieces, inquiry);
             }
             Command::Say { link, words, transfer, ends, deadline } => self.say(&link, words, transfer, ends, deadline),
             Command::Watch(transfer) => self.watch(&transfer),
