@@ -27,6 +27,9 @@ def memory_of(thing: Any) -> Buffer:
     try:
         return memoryview(thing)
     except (TypeError, BufferError, ValueError):
+        # A region's memory is its `buffer` where Python is older than 3.12, which asks it by itself.
+        if isinstance(lent := getattr(thing, "buffer", None), memoryview):
+            return lent
         if not hasattr(thing, "__dlpack__"):
             raise BadArgument(
                 f"{type(thing).__name__} has no memory that can be moved; pass a buffer (bytearray, numpy, mmap) or a "
