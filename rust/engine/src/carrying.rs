@@ -302,6 +302,8 @@ impl Core {
                 if !(failure.temporary || damaged) || (refused && now.duration_since(since) >= UNREACHABLE_MAX) {
                     track.unreachable_since = None;
                     track.probe = false;
+                    // Whatever link leads there: nobody waits any more for what is sent to its receives.
+                    self.matching.forget(&key(&track.link));
                     self.fail_all(number, &failure);
                 }
             }

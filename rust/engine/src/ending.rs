@@ -9,7 +9,6 @@ use weft_wire::{Code, Word};
 
 use crate::Failure;
 use crate::carrying::{ATTEMPTS_MAX, requeue};
-use crate::matching::key;
 use crate::piece::Direction;
 use crate::progress::{After, Command, Core};
 use crate::track::{Going, Pending, Saying, Slot, WORDS};
@@ -228,7 +227,6 @@ impl Core {
             }
         }
         if let Some(track) = self.tracks.get_mut(&number) {
-            self.matching.forget(&key(&track.link));
             track.speaking = None;
             for said in track.words.drain(..).filter_map(|saying| saying.transfer) {
                 said.end(Status::Failed(failure.clone()));

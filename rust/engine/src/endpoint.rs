@@ -18,7 +18,7 @@ use crate::Failure;
 use crate::bounced::Bounced;
 use crate::ipc::{Neighbour, Owner};
 use crate::link::Link;
-use crate::matching::{Matching, Receive, Send};
+use crate::matching::{Matching, Receive, Send, key};
 use crate::memory::{Memory, MemoryCounts};
 use crate::notices::{Notice, Notices};
 use crate::piece::{Direction, Part, check, cut, inquire};
@@ -282,8 +282,13 @@ impl Endpoint {
     /// Gives a link up: what is under way on it fails as `closed`.
     pub fn disconnect(&self, link: &Arc<Link>) {
         link.close();
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
-        self.mailbox.put(Command::Leave(link.number));
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.remove(&link.number);
+        // A program may hold several links to one peer, and receives were posted to the process, not to a link.
+        let peer = key(link);
+        let last = !links.values().any(|other| key(other) == peer);
+        drop(links);
+        self.mailbox.put(Command::Leave { link: link.number, peer: last.then_some(peer) });
     }
 
     /// Lets peers reach a part of a registration.

@@ -84,8 +84,8 @@ pub enum Command {
     Cancel(u64),
     /// A lane came up, or did not.
     Dialed { link: u64, slot: usize, result: Result<Box<dyn Driven>, TransportError> },
-    /// A link is not used any more.
-    Leave(u64),
+    /// A link is not used any more, and its peer with it where no other link leads there.
+    Leave { link: u64, peer: Option<Key> },
 }
 
 impl Command {
@@ -95,7 +95,7 @@ impl Command {
             Self::Move { transfer, .. } | Self::Watch(transfer) | Self::Receive(transfer, _) => Some(transfer),
             Self::Say { transfer, .. } => transfer,
             Self::Met(send, _) => Some(send.transfer),
-            Self::Landed { .. } | Self::Cancel(_) | Self::Dialed { .. } | Self::Leave(_) => None,
+            Self::Landed { .. } | Self::Cancel(_) | Self::Dialed { .. } | Self::Leave { .. } => None,
         };
         if let Some(transfer) = transfer {
             transfer.end(Status::Failed(Failure::closed("")));
@@ -326,11 +326,14 @@ impl Core {
             }
             Command::Cancel(id) => self.give_up(id, None),
             Command::Dialed { link, slot, result } => self.dialed(link, slot, result),
-            Command::Leave(number) => {
-                if let Some(name) = self.tracks.get(&number).map(|track| track.link.peer.name.clone()) {
-                    self.fail_all(number, &Failure::closed(&name));
+            Command::Leave { link, peer } => {
+                if let Some(name) = self.tracks.get(&link).map(|track| track.link.peer.name.clone()) {
+                    self.fail_all(link, &Failure::closed(&name));
                 }
-                self.forget_track(number);
+                self.forget_track(link);
+                if let Some(peer) = peer {
+                    self.matching.forget(&peer);
+                }
             }
         }
     }
