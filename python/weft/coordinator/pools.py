@@ -26,7 +26,7 @@ from weft.coordinator.beats import Beats
 from weft.coordinator.bindings import Binding, Bindings
 from weft.coordinator.causes import cause_of
 from weft.coordinator.chronicle import Chronicle
-from weft.coordinator.observations import Observations
+from weft.coordinator.observations import Observations, Word
 from weft.coordinator.ports import Clock
 from weft.coordinator.replays import ReplayGuard
 from weft.coordinator.writer import Writer
@@ -37,7 +37,6 @@ from weft.model.events import NodeRegistered
 from weft.model.ids import NodeId, parse_node_id
 from weft.model.node import Node, NodeStatus
 from weft.model.policy import REQUEST_MS_MAX
-from weft.model.pool import PoolSnapshot
 from weft.serve import Call, Handler
 from weft.telemetry import Log
 
@@ -150,10 +149,10 @@ class PoolNodes:
         """POST /v2/nodes/{node_id}/heartbeat."""
         node_id = parse_node_id(call.path["node_id"])
         node = self._existing(node_id)
-        strangers = sorted(_unregistered(node, (pool.pool_id for pool in call.body.pools)))
-        if strangers:
+        if strangers := _unregistered(node, call.body.pools):
+            named = ", ".join(sorted(strangers))
             raise InvalidField(
-                f"pools: node {node_id} registered without {', '.join(strangers)}; register again to add pools",
+                f"pools: node {node_id} registered without {named}; register again to add pools",
                 field="pools",
                 node_id=node_id,
             )
@@ -203,13 +202,16 @@ class PoolNodes:
         A node that registered its pools has those and no others. The pools door refuses a beat with others; here they
         are left out, with a line that says so once, because the beat is about the node's memory too.
         """
-        snapshots = self._registered(node_id, [body_to_pool(pool) for pool in pools])
-        self._observations.see_pools(node_id, snapshots)
+        word = Word(self._writer.state.nodes.get(node_id), pools)
+        if self._observations.see_again(node_id, word):
+            return
+        snapshots = [body_to_pool(pool) for pool in self._registered(node_id, pools)]
+        self._observations.see_pools(node_id, snapshots, word)
         self._bindings.see(node_id, snapshots)
 
-    def _registered(self, node_id: NodeId, pools: list[PoolSnapshot]) -> list[PoolSnapshot]:
+    def _registered(self, node_id: NodeId, pools: list[PoolBody]) -> list[PoolBody]:
         nodes = self._writer.state.nodes
-        strangers = _unregistered(nodes.get(node_id), (pool.pool_id for pool in pools))
+        strangers = _unregistered(nodes.get(node_id), pools)
         if strangers != self._strangers.get(node_id, frozenset()):
             self._strangers[node_id] = strangers
             # As many as there are nodes, so that names that come and go leave nothing behind.
@@ -254,11 +256,11 @@ class PoolNodes:
         )
 
 
-def _unregistered(node: Node | None, pool_ids: Iterable[str]) -> frozenset[str]:
+def _unregistered(node: Node | None, pools: Iterable[PoolBody]) -> frozenset[str]:
     """The pools among these that a node registered without. One that did not register its pools has what it says."""
     if node is None or node.engines is None:
         return frozenset()
-    return frozenset(pool_ids) - {*node.engines.pool_ids}
+    return frozenset([pool.pool_id for pool in pools]).difference(node.engines.pool_ids)
 
 
 async def _node_named(call: Call, route: Route) -> str | None:
