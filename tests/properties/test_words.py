@@ -1,6 +1,7 @@
 """Beats that repeat the last one, against a coordinator that reads every beat anew: nobody can tell the two apart."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worlds import Door, coordinator_door
-from weft.coordinator.observations import Observations, Word
-from weft.model.ids import NodeId
+from weft.api.bodies.pools import PoolBody
+from weft.coordinator.observations import Observations
+from weft.model.node import Node
 from weft.model.policy import NODE_LOST_MS
 
 LIVES = st.sampled_from([1, 2])
@@ -40,7 +42,7 @@ END = [("place",), ("again",), ("place",), ("lose",), ("again",), ("again",)]
 class Reader(Observations):
     """Takes no word for one it has heard before."""
 
-    def see_again(self, node_id: NodeId, word: Word) -> bool:
+    def knows(self, node: Node, pools: Sequence[PoolBody]) -> bool:
         return False
 
 

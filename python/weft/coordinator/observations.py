@@ -32,7 +32,7 @@ POOLS_PER_NODE_MAX: Final = 256
 class Word(NamedTuple):
     """What a node said of its pools, and the row it had when it did."""
 
-    node: Node | None
+    node: Node
     pools: Sequence[PoolBody]
 
 
@@ -59,17 +59,15 @@ class Observations:
             self._words[node_id] = word
         self._tell(node_id)
 
-    def see_again(self, node_id: NodeId, word: Word) -> bool:
-        """Whether this is the word the node's pools were read from, and nothing has happened to it since.
-
-        Then the node has spoken, and there is no more to do about it.
-        """
-        last = self._words.get(node_id)
+    def knows(self, node: Node, pools: Sequence[PoolBody]) -> bool:
+        """Whether a node says what its pools were read from, and nothing has happened to it since."""
+        word = self._words.get(node.node_id)
         # Rows are never changed but replaced, so the same row is one that nothing has happened to.
-        if last is None or last.node is not word.node or last.pools != word.pools:
-            return False
+        return word is not None and word.node is node and word.pools == pools
+
+    def see_again(self, node_id: NodeId) -> None:
+        """A node said once more what it is known to have said: it has spoken, and there is no more to do about it."""
         self._tell(node_id)
-        return True
 
     def see_stats(self, node_id: NodeId, stats: NodeStats) -> None:
         """A node, or somebody for it, said how busy it is."""
