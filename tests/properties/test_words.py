@@ -17,7 +17,8 @@ from weft.model.policy import NODE_LOST_MS
 LIVES = st.sampled_from([1, 2])
 POOLS = st.sampled_from([["p", "q"], ["p"], []])
 POOL: dict[str, Any] = {"pool_id": "p", "ready": True, "slots_free": 1, "slots_total": 2, "url": "http://10.0.0.1:8081"}
-WORDS = st.sampled_from([[POOL], [{**POOL, "ready": False}], [POOL, {**POOL, "pool_id": "q"}], []])
+BOTH = [POOL, {**POOL, "pool_id": "q"}]
+WORDS = st.sampled_from([[POOL], [{**POOL, "ready": False}], BOTH, []])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("register"), POOLS),
@@ -35,8 +36,12 @@ STEPS = st.lists(
 )
 
 
-END = [("place",), ("again",), ("place",), ("lose",), ("again",), ("again",)]
-"""How every story ends, so that each holds slots that are settled and a node that comes back with its old word."""
+END = [
+    *[("place",), ("again",), ("place",)],
+    *[("lose",), ("again",), ("again",)],
+    *[("register", ["p"]), ("own door", BOTH, 3), ("again",), ("pools door", BOTH)],
+]
+"""How every story ends: slots are settled, a node comes back with its old word, and a pool is taken at neither door."""
 
 
 class Reader(Observations):
