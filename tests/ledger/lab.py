@@ -57,6 +57,7 @@ class Lab:
         roles: Sequence[Role] = ALL,
         directory: Path | None = None,
         seed: object = 0,
+        is_shared: bool = False,
     ) -> None:
         self.loop = loop or SimulatedLoop()
         self.clock = ProcessClock(self.loop, started_s=500.0)
@@ -68,6 +69,7 @@ class Lab:
         self.availability: Availability = None  # type: ignore[assignment]  # until one is started
         self.coordinator: Coordinator = None  # type: ignore[assignment]
         self._seed = seed
+        self._is_shared = is_shared
 
     @property
     def primary(self) -> MemoryLayer:
@@ -100,6 +102,7 @@ class Lab:
             layers=self.layers,
             availability=policy,
             directory=self.directory,
+            shared=self.journal if self._is_shared else None,
         )
         await self.coordinator.start()
         assert self.coordinator.availability is not None

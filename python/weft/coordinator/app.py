@@ -177,6 +177,7 @@ class Coordinator:
                 clock,
                 log,
                 self.metrics,
+                shared=shared,
                 available_ms_max=limits.available_ms_max,
             )
         self._acknowledgement = availability.acknowledgement

@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from weft.coordinator.homenote import HomeNote
 from weft.coordinator.ports import Clock
 from weft.coordinator.shipping import Shipper
-from weft.ledger import Journal
+from weft.ledger import Journal, SharedJournal
 from weft.ledger.board import Board
 from weft.ledger.consistency import Consistency, compare
 from weft.ledger.envelope import NO_CLUSTER, Kind, unwrap, wrap
@@ -45,9 +46,11 @@ class Availability:
         log: Log,
         metrics: Metrics,
         *,
+        shared: SharedJournal | None = None,
         available_ms_max: int = AVAILABLE_MS_MAX,
         finish_ms_max: int = DRAIN_MS_MAX // 2,
     ) -> None:
+        """`shared` is the journal once more where other coordinators reach it."""
         assert Role.PRIMARY in layers, "what is a fallback falls back from something"
         self._key = key
         self._journal = journal
@@ -85,6 +88,7 @@ class Availability:
             policy,
             log,
             metrics,
+            home=None if shared is None else HomeNote(shared, names[Role.PRIMARY], log),
             available_ms_max=available_ms_max,
         )
         metrics.gauges(
@@ -165,4 +169,5 @@ class Availability:
             group.create_task(self.monitor.run(), name="monitor")
             group.create_task(self.reconciler.run(), name="reconciler")
             group.create_task(self.shipper.run(), name="shipper")
+            group.create_task(self.shipper.tell_home(), name="home note")
         raise Failed("availability ended by itself")

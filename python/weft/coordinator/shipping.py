@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from weft.coordinator.homenote import HomeNote
 from weft.ledger import Journal
 from weft.ledger.board import Board, Routing
 from weft.ledger.envelope import NO_CLUSTER, OVERHEAD_BYTES
@@ -41,6 +42,7 @@ from weft.model.errors import (
 from weft.model.ids import ClusterId, Position
 from weft.model.policy import (
     AVAILABLE_MS_MAX,
+    HOME_NOTE_MS,
     PUT_AGAIN_MS,
     SHIPPED_AHEAD_BATCHES_MAX,
     SHIPPED_NOTE_BATCHES,
@@ -78,8 +80,11 @@ class Shipper:
         log: Log,
         metrics: Metrics,
         *,
+        home: HomeNote | None = None,
         available_ms_max: int = AVAILABLE_MS_MAX,
     ) -> None:
+        """`home` is where coordinators that share the journal tell each other how far the primary holds it."""
+        self._home = home
         self._router, self._board, self._reconciler = router, board, reconciler
         self._pending, self._journal, self._wrap, self._policy = pending, journal, wrap, policy
         self._place = place
@@ -126,8 +131,7 @@ class Shipper:
         if self._shipped + 1 < oldest:
             self._log.warning("the journal does not reach back to what was shipped last", first=oldest)
             self._noted = self._shipped = Position(oldest - 1)
-        if position - self._shipped > SHIPPED_NOTE_BATCHES:
-            await self._read_primary(position)
+        await self._find_place(position)
         self._inherited = max(self._inherited, position)
         self._committed = max(self._committed, position)
         self._is_begun = True
@@ -197,10 +201,10 @@ class Shipper:
             try:
                 if self._is_behind:
                     self._is_behind = False
-                    if self._inherited - self._shipped > SHIPPED_NOTE_BATCHES:
-                        await self._read_primary(self._inherited)
-                        self._count_unshipped()
-                        continue
+                    await self._find_place(self._inherited)
+                    self._answer(self._shipped)
+                    self._count_unshipped()
+                    continue
                 sealed = await self._next()
                 await self._ship(sealed)
             except (JournalFailed, PendingFailed) as error:
@@ -217,6 +221,8 @@ class Shipper:
         except TimeoutError:
             self._log.warning("stopping with batches in no layer", first=self._shipped + 1, last=self._committed)
         await self._note()
+        if self._home is not None:
+            await self._tell_home(self._home)
 
     def release(self) -> None:
         """The process is stopping: nobody waits any longer."""
@@ -236,6 +242,34 @@ class Shipper:
     def wrapped(self, sealed: SealedBatch) -> bytes:
         """A batch as layers keep it."""
         return self._wrap(sealed)
+
+    async def tell_home(self) -> None:
+        """Leave word, until cancelled, of how far the primary holds the log without a hole."""
+        while self._home is not None:
+            await asyncio.sleep(HOME_NOTE_MS / 1_000)
+            await self._tell_home(self._home)
+
+    async def _tell_home(self, home: HomeNote) -> None:
+        if self._is_paused or not self._is_begun:
+            return
+        shipped = self._shipped
+        try:
+            # In this order: what is shipped after the list was read is not counted.
+            first = await self._pending.first_position()
+        except PendingFailed as error:
+            self._log.warning("how far the log was shipped could not be told", reason=error.message)
+            return
+        await home.leave(shipped if first is None else min(shipped, Position(first - 1)))
+
+    async def _find_place(self, position: Position) -> None:
+        """What is unaccounted for up to a position was shipped by others, perhaps: they have said so, or it is there.
+
+        What the primary was seen to hold once is not asked for again: it may have been pruned since.
+        """
+        if self._home is not None:
+            self._shipped = max(self._shipped, min(await self._home.read(), position))
+        if position - self._shipped > SHIPPED_NOTE_BATCHES:
+            await self._read_primary(position)
 
     async def _read_primary(self, position: Position) -> None:
         """More is unaccounted for than this disk would leave open: another's log, or a disk that is new.

@@ -158,6 +158,11 @@ class PendingList:
         )
         return [Role(row[0]) for row in await self._run(lambda: self._query(query, (commitment,)))]
 
+    async def first_position(self) -> Position | None:
+        """The first batch of the log that is on the list, stuck ones among it; None when none is."""
+        rows = await self._run(lambda: self._query("SELECT min(position) FROM pending", ()))
+        return None if rows[0][0] is None else Position(rows[0][0])
+
     async def settled(self, count_max: int) -> list[tuple[str, Role]]:
         """What was pending once and is no more, with the fallback that kept it; newest first."""
         query = "SELECT commitment, source FROM settled ORDER BY sequence DESC LIMIT ?"

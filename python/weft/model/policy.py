@@ -420,6 +420,14 @@ SHIPPED_NOTE_BATCHES = _number(
     65_536,
     "how often it is noted how far the primary is; a restart looks so many batches up again",
 )
+HOME_NOTE_MS = _number(
+    "HOME_NOTE_MS",
+    10_000,
+    "ms",
+    100,
+    3_600_000,
+    "how often a shared journal is told how far the primary is; far less than the days after which a chain prunes",
+)
 CONSISTENCY_BATCHES_MAX = _number(
     "CONSISTENCY_BATCHES_MAX", 256, "batches", 1, 65_536, "of the log's end, looked up in the primary for one report"
 )
