@@ -6,12 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.ledger.lab import CLUSTER, INTERVAL_MS, POLICY, Chance, Lab, live
+from tests.ledger.lab import CLUSTER, INTERVAL_MS, KEY, POLICY, Chance, Lab, live
 from tests.worlds import coordinator_door, node, seed_node
 from weft.coordinator.app import Limits
 from weft.coordinator.repeats import Cause
 from weft.coordinator.shipping import Shipper
 from weft.coordinator.writer import Writer
+from weft.ledger.envelope import Kind, wrap
 from weft.ledger.layer import Cursor, LayerHealth, Scan, commit_to
 from weft.ledger.layers import MemoryLayer
 from weft.model.availability import Acknowledgement, AvailabilityPolicy, ReconcilePolicy, Role, Standing
@@ -468,7 +469,7 @@ def test_another_batch_in_the_primary_at_the_place_of_ours_does_not_count_as_shi
         await lab.found()
         for number in range(150):
             await lab.register(number)
-        wrapped = lab.availability.shipper.wrapped
+        wrapped = lab.wrapped
         await lab.kill()
         lab.layers[P] = MemoryLayer(lab.clock, Chance("another primary"))
         for sealed in await lab.journal.read(Position(0), 1_000):
@@ -489,7 +490,7 @@ def test_a_deposed_writer_ships_nothing_until_it_reigns_again_and_then_what_is_m
         await lab.serve()
         await lab.found()
         await lab.register(1)
-        writer, wrapped = lab.coordinator.writer, lab.availability.shipper.wrapped
+        writer, wrapped = lab.coordinator.writer, lab.wrapped
         counts, shipped = lab.availability.layers[P].counts, lab.positions(P)
         posted = counts.post_count
         log = Log(lab.log, lab.clock.now_ms)
@@ -524,7 +525,7 @@ def test_a_pending_batch_of_a_log_that_was_given_up_never_reaches_the_primary(tm
         await lab.register(1)
         (sealed,) = await lab.journal.read(Position(1), 1)
         other = seal(msgspec.structs.replace(sealed.batch, at_ms=sealed.batch.at_ms + 1))
-        blob = lab.availability.shipper.wrapped(other)
+        blob = lab.wrapped(other)
         await lab.layers[E].put(blob)
         pending = lab.availability.pending
         for commitment, position in ((commit_to(blob), Position(2)), ("ab" * 32, Position(1_000))):
@@ -545,14 +546,16 @@ def test_another_clusters_batches_are_none_of_ours() -> None:
     async def story(lab: Lab) -> None:
         await lab.serve()
         await lab.found()
-        await lab.register(1)
-        place = lab.availability._place
-        blob = lab.primary._blobs[0][1]
-        (first,) = await lab.journal.read(Position(0), 1)
-        assert place(blob) == (1, first.digest)
-        assert place(b"hello world") is None
-        lab.availability._cluster_id = CLUSTER
-        assert place(blob) is None
+        for number in range(150):
+            await lab.register(number)
+        await lab.kill()
+        lab.layers[P] = MemoryLayer(lab.clock, Chance("another primary"))
+        for sealed in await lab.journal.read(Position(0), 1_000):
+            await lab.primary.put(wrap(KEY, CLUSTER, Kind.BATCH, sealed.batch.position, sealed.body))
+        await lab.serve()
+        await lab.register(150)
+        held, log = set(lab.kept(P)), await lab.journal.read(Position(0), 1_000)
+        assert [sealed.batch.position for sealed in log if commit_to(lab.wrapped(sealed)) not in held] == []
 
     live(story)
 

@@ -18,6 +18,7 @@ from weft.ledger.layer import Commitment
 from weft.ledger.layers import MemoryLayer
 from weft.ledger.router import choose_active
 from weft.model.availability import AvailabilityPolicy, ReconcilePolicy, Role, Standing, Thresholds
+from weft.model.batch import SealedBatch
 from weft.model.commands import Command, FoundCluster
 from weft.model.ids import ClusterId, Position, RequestId
 from weft.receipts import Domain, SigningKey
@@ -141,6 +142,11 @@ class Lab:
             await self.availability.monitor.look(Role.PRIMARY)
             standings.append(self.standing)
         return standings
+
+    def wrapped(self, sealed: SealedBatch) -> bytes:
+        """A small batch as layers keep it."""
+        (blob,) = self.availability._wrap(sealed)
+        return blob
 
     def kept(self, role: Role) -> list[Commitment]:
         """What a layer holds, in its order."""

@@ -48,6 +48,7 @@ STATUS: Final[dict[type[WeftError], int]] = {
     errors.LayerFailed: 503,
     errors.LayerUnknown: 504,
     errors.LayerRefused: 502,
+    errors.BlobTooLarge: 413,
     errors.BlobMissing: 404,
     errors.BlobDamaged: 502,
     errors.BlobForeign: 502,

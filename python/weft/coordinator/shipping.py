@@ -16,7 +16,7 @@ What was committed and has not reached a layer in time is 504 with its position:
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from weft.coordinator.homenote import HomeNote
@@ -26,13 +26,13 @@ from weft.ledger.envelope import NO_CLUSTER, OVERHEAD_BYTES
 from weft.ledger.layer import Commitment, commit_to
 from weft.ledger.pending import SHIPPED, PendingList
 from weft.ledger.reconciler import Reconciler
-from weft.ledger.router import Router
+from weft.ledger.router import Router, spell_failure
 from weft.model.availability import Acknowledgement, AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
-from weft.model.canonical import Digest
 from weft.model.errors import (
     BlobDamaged,
     BlobMissing,
+    BlobTooLarge,
     JournalFailed,
     LayerFailed,
     NoLayer,
@@ -49,10 +49,8 @@ from weft.model.policy import (
 )
 from weft.telemetry import Log, Metrics
 
-Wrap = Callable[[SealedBatch], bytes]
-"""A batch as it goes to a layer. The same batch gives the same bytes."""
-Place = Callable[[bytes], tuple[Position, Digest] | None]
-"""Where in the log the batch of a blob says it is, and its digest; None when the blob has none of this cluster's."""
+Wrap = Callable[[SealedBatch], list[bytes]]
+"""A batch as it goes to layers: one blob, or several where no layer would take one so large."""
 
 _TURNS: Final = 2
 """Blobs that come home for each new batch that is let in behind them."""
@@ -60,6 +58,8 @@ _HELD_SHARE: Final = 4
 """A write is held for the last few blobs no longer than one part in so many of what its answer may take."""
 _FRESH_MAX: Final = 2 * SHIPPED_AHEAD_BATCHES_MAX
 """Batches kept at hand from the writer; the journal has the others."""
+_CUTS_MAX: Final = 8
+"""So often is a batch cut smaller: from the largest blob to the smallest a layer may take, by halves, is less."""
 _READ_BATCHES: Final = 64
 """Batches compared at once with what the primary has; with the largest ones that is what a start can hold."""
 
@@ -75,7 +75,6 @@ class Shipper:
         pending: PendingList,
         journal: Journal,
         wrap: Wrap,
-        place: Place,
         policy: AvailabilityPolicy,
         log: Log,
         metrics: Metrics,
@@ -87,7 +86,6 @@ class Shipper:
         self._home = home
         self._router, self._board, self._reconciler = router, board, reconciler
         self._pending, self._journal, self._wrap, self._policy = pending, journal, wrap, policy
-        self._place = place
         self._log = log
         self._available_ms_max = available_ms_max
         self._committed = self._shipped = self._inherited = self._noted = Position(0)
@@ -179,7 +177,10 @@ class Shipper:
 
     async def reached(self, position: Position) -> None:
         """Return when a position is available. Raises `NotAvailableYet` when it is not in time."""
-        if position <= self._shipped or self._policy.acknowledgement is Acknowledgement.COMMITTED:
+        if self._policy.acknowledgement is Acknowledgement.COMMITTED:
+            return
+        if position <= self._shipped:
+            self._refuse_behind_stuck(position)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[future] = position
@@ -187,10 +188,21 @@ class Shipper:
             await asyncio.wait({future}, timeout=self._available_ms_max / 1_000)
         finally:
             del self._waiting[future]
+        self._refuse_behind_stuck(position)
         if position > self._shipped:
             raise NotAvailableYet(
                 f"position {position} is committed, and no availability layer holds it yet; it will be put there. "
                 "Repeating the request under its Weft-Request-Id waits on",
+                position=position,
+            )
+
+    def _refuse_behind_stuck(self, position: Position) -> None:
+        """What comes after a batch that no layer takes cannot be rebuilt from layers, so it is not available either."""
+        stuck = self._pending.homeless_position
+        if stuck is not None and stuck <= position:
+            raise NotAvailableYet(
+                f"position {position} is committed, and no layer takes the batch at position {stuck}, which is on the "
+                "list of stuck ones; see `weft ledger stuck`, and have it tried again once a layer takes it",
                 position=position,
             )
 
@@ -239,10 +251,6 @@ class Shipper:
             if sealed.batch.position <= self._shipped
         ]
 
-    def wrapped(self, sealed: SealedBatch) -> bytes:
-        """A batch as layers keep it."""
-        return self._wrap(sealed)
-
     async def tell_home(self) -> None:
         """Leave word, until cancelled, of how far the primary holds the log without a hole."""
         while self._home is not None:
@@ -276,13 +284,12 @@ class Shipper:
 
         The primary is read through once, which is quicker than asking for each batch. What it does not show is asked
         for one by one, so a read that was cut short costs time and nothing else. Another batch than the
-        journal's, at the same position, does not count.
+        journal's, at the same position, is another blob and does not count.
         """
-        held: set[tuple[Position, Digest]] = set()
+        held: set[Commitment] = set()
 
-        def see(_: Commitment, __: int, blob: bytes) -> None:
-            if (place := self._place(blob)) is not None:
-                held.add(place)
+        def see(commitment: Commitment, _: int, __: bytes) -> None:
+            held.add(commitment)
 
         self._router.forget_cursors()
         try:
@@ -292,7 +299,7 @@ class Shipper:
             self._log.warning("the primary could not be read through", reason=str(error))
         while self._shipped < position:
             for sealed in await self._journal.read(self._shipped, min(_READ_BATCHES, position - self._shipped)):
-                if (sealed.batch.position, sealed.digest) not in held:
+                if any(commit_to(blob) not in held for blob in self._wrap(sealed)):
                     return
                 self._shipped = sealed.batch.position
 
@@ -306,7 +313,23 @@ class Shipper:
         return run[0]
 
     async def _ship(self, sealed: SealedBatch) -> None:
-        position, blob = sealed.batch.position, self._wrap(sealed)
+        """Have layers keep a batch, or put it on the list as stuck when none ever will."""
+        position, cut_count = sealed.batch.position, 0
+        while True:
+            blobs = self._wrap(sealed)
+            try:
+                for blob in blobs:
+                    await self._ship_one(blob, position)
+                return
+            except BlobTooLarge as error:
+                # A layer has just learned that less is taken; the batch is cut again by that, so often at most.
+                cut_count += 1
+                if cut_count <= _CUTS_MAX and len(self._wrap(sealed)) > len(blobs):
+                    continue
+                await self._give_up(blobs, position, error)
+                return
+
+    async def _ship_one(self, blob: bytes, position: Position) -> None:
         if position <= self._inherited and await self._is_kept(blob, position):
             self._batches.add(1, "found")
             return
@@ -315,6 +338,15 @@ class Shipper:
         if self._turn == position:
             self._turns_taken = self._reconciler.settled_count
         self._is_noted_each = placed.role is not Role.PRIMARY
+
+    async def _give_up(self, blobs: Sequence[bytes], position: Position, error: BlobTooLarge) -> None:
+        """No layer takes this batch, however it is cut. It is listed, and what comes after it is shipped."""
+        self._log.error("a batch is stuck: no layer takes it", position=position, reason=error.message)
+        for blob in blobs:
+            await self._router.track(Role.PRIMARY, commit_to(blob), len(blob), position)
+            await self._pending.note_failure(commit_to(blob), spell_failure(error), is_stuck=True)
+        self._board.count_pending(self._pending.count, self._pending.stuck_count)
+        self._is_noted_each = True
 
     async def _is_kept(self, blob: bytes, position: Position) -> bool:
         """Whether a batch that a life before this one may have put is where an answer may rest on it.

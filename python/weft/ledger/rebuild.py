@@ -23,6 +23,7 @@ from weft.core.state import State
 from weft.ledger.envelope import Envelope, Kind, unwrap
 from weft.ledger.journal import Journal
 from weft.ledger.layer import Cursor, Layer
+from weft.ledger.parts import PartTray
 from weft.ledger.snapshot import join_pieces
 from weft.model.batch import SealedBatch, unseal
 from weft.model.canonical import Digest
@@ -156,6 +157,7 @@ class _Assembly:
         self._until = until
         self._waiting: dict[int, dict[Digest, SealedBatch]] = {}
         self._pieces: dict[int, list[Envelope]] = {}
+        self._tray = PartTray()
 
     def offer(self, envelope: Envelope) -> None:
         """Take in what was found. What is behind already, or beyond where the rebuild ends, is let go of."""
@@ -165,8 +167,12 @@ class _Assembly:
         if envelope.kind is Kind.SNAPSHOT:
             self._pieces.setdefault(position, []).append(envelope)
         elif envelope.kind is Kind.BATCH and position > self._position:
-            sealed = unseal(envelope.payload, Position(position))
-            self._waiting.setdefault(position, {})[sealed.digest] = sealed
+            self._take_in(unseal(envelope.payload, Position(position)))
+        elif envelope.kind is Kind.PART and position > self._position and (sealed := self._tray.add(envelope)):
+            self._take_in(sealed)
+
+    def _take_in(self, sealed: SealedBatch) -> None:
+        self._waiting.setdefault(sealed.batch.position, {})[sealed.digest] = sealed
 
     async def go_on(self, *, at_the_end: bool = False) -> None:
         """Follow every batch whose turn has come."""

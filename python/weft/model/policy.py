@@ -163,6 +163,14 @@ SNAPSHOT_EVENTS = _number(
 SNAPSHOT_PIECE_BYTES = _number(
     "SNAPSHOT_PIECE_BYTES", 512 * KIB, "bytes", 64 * KIB, MIB, "every availability layer takes a blob of this size"
 )
+BATCH_PART_BYTES = _number(
+    "BATCH_PART_BYTES",
+    MIB,
+    "bytes",
+    64 * KIB,
+    8 * MIB,
+    "of a batch that no layer takes whole; what Celestia likes best",
+)
 SNAPSHOTS_KEPT = _number("SNAPSHOTS_KEPT", 2, "snapshots", 1, 100, "one may be damaged; two are not damaged alike")
 JOURNAL_KEPT_BATCHES = _number(
     "JOURNAL_KEPT_BATCHES",
@@ -522,6 +530,17 @@ CELESTIA_ANSWER_BYTES_MAX = _number(
 )
 CELESTIA_GROUP_BYTES_MAX = _number(
     "CELESTIA_GROUP_BYTES_MAX", 4 * MIB, "bytes", MIB, 7 * MIB, "half of what a transaction may have"
+)
+CELESTIA_BLOB_BYTES_MIN = _number(
+    "CELESTIA_BLOB_BYTES_MIN", 64 * KIB, "bytes", 4 * KIB, MIB, "a node that takes less than this is no use to anybody"
+)
+CELESTIA_INLINE_BYTES_MAX = _number(
+    "CELESTIA_INLINE_BYTES_MAX",
+    64 * KIB,
+    "bytes",
+    KIB,
+    MIB,
+    "the share commitment of more is computed by a thread; of this much it takes a third of a millisecond",
 )
 CELESTIA_GROUP_BLOBS_MAX = _number(
     "CELESTIA_GROUP_BLOBS_MAX", 64, "blobs", 1, 256, "in one transaction, each with its gas"

@@ -27,7 +27,7 @@ from weft.ledger.layers.merging import merge, parse_places, spell_places
 from weft.ledger.layers.ports import Clock, Http
 from weft.ledger.layers.reading import QuorumReader
 from weft.ledger.layers.validator import Validator, Vote
-from weft.model.errors import LayerFailed, LayerRefused, LayerUnknown
+from weft.model.errors import BlobTooLarge, LayerFailed, LayerRefused, LayerUnknown
 from weft.model.policy import (
     LAYER_BLOB_BYTES_MAX,
     LAYER_PROBE_MS_MAX,
@@ -82,9 +82,11 @@ class QuorumLayer:
     async def put(self, blob: bytes) -> Receipt:
         """Keep a blob on as many validators as must sign for it. Those who are slower still get it."""
         if len(blob) > self.blob_bytes_max:
-            raise LayerRefused(
+            raise BlobTooLarge(
                 f"the quorum layer takes blobs of at most {self.blob_bytes_max} bytes, not {len(blob)}",
                 layer=self.name,
+                size_bytes=len(blob),
+                limit_bytes=self.blob_bytes_max,
             )
         commitment = commit_to(blob)
         if self._proposed is None:
