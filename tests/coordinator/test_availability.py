@@ -12,9 +12,11 @@ from weft.coordinator.app import Limits
 from weft.coordinator.repeats import Cause
 from weft.coordinator.shipping import Shipper
 from weft.coordinator.writer import Writer
+from weft.core.state import state_digest
 from weft.ledger.envelope import Kind, wrap
 from weft.ledger.layer import Cursor, LayerHealth, Scan, commit_to
 from weft.ledger.layers import MemoryLayer
+from weft.ledger.rebuild import Target, rebuild_from_layers
 from weft.model.availability import Acknowledgement, AvailabilityPolicy, ReconcilePolicy, Role, Standing
 from weft.model.batch import seal
 from weft.model.commands import DrainNode
@@ -238,6 +240,60 @@ def test_writes_are_answered_in_time_while_a_list_comes_home_to_a_slow_primary(c
         assert max(waits) < 12.0
         assert len(waits) >= count // 3
         assert sorted(set(lab.positions(P))) == list(range(1, await lab.journal.tail() + 1))
+
+    live(story, roles=[P, S])
+
+
+def test_without_a_fallback_a_write_waits_for_its_turn_and_not_for_the_whole_list() -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        lab.primary.is_down = True
+        await until(lab, Standing.DEGRADED)
+        for number in range(100):
+            await lab.register(number)
+        lab.primary.is_down, lab.layers[S].is_down = False, True
+        lab.primary.latency_ms = 200
+        await until(lab, Standing.RECOVERING)
+        written, waits = 100, []
+        while lab.standing is Standing.RECOVERING:
+            began_s = lab.loop.time()
+            await lab.register(written)
+            waits.append(lab.loop.time() - began_s)
+            written += 1
+        assert written > 130
+        assert max(waits) < 8.0, "a hundred blobs take a minute"
+        assert sorted(lab.positions(P)) == list(range(1, await lab.journal.tail() + 1))
+        target = Target()
+        await rebuild_from_layers([lab.primary], (KEY.public,), target, lambda _: None)
+        assert state_digest(target.state).hex() == lab.digest()
+
+    live(story, roles=[P, S])
+
+
+def test_a_list_that_does_not_come_home_has_writes_refused_in_time_and_none_waits_unanswered() -> None:
+    async def story(lab: Lab) -> None:
+        policy = POLICY.__class__(interval_ms=INTERVAL_MS, reconcile=ReconcilePolicy(max_retries=100))
+        await lab.serve(policy, Limits(sweep_ms=3_600_000))
+        await lab.found()
+        lab.primary.is_down = True
+        await until(lab, Standing.DEGRADED)
+        for number in range(20):
+            await lab.register(number)
+        lab.primary.is_down, lab.layers[S].is_down = False, True
+        lab.primary.fails_before = Fault.lasting()
+        await until(lab, Standing.RECOVERING)
+        outcomes = []
+        for number in range(4):
+            began_s = lab.loop.time()
+            with pytest.raises((NoLayer, NotAvailableYet)) as refusal:
+                await lab.register(20 + number)
+            outcomes.append((type(refusal.value), lab.loop.time() - began_s <= 26.0))
+        assert outcomes == [(NotAvailableYet, True)] * 2 + [(NoLayer, True)] * 2
+        lab.primary.fails_before.mend()
+        await until(lab, Standing.HEALTHY)
+        await lab.register(30)
+        assert sorted(lab.positions(P)) == list(range(1, await lab.journal.tail() + 1))
 
     live(story, roles=[P, S])
 

@@ -8,7 +8,8 @@ A batch's envelope is the same bytes whoever makes it, and so is its commitment.
 A batch reaches the primary before the next one does. During an outage batches go to a fallback and onto the pending
 list. While that list is being brought home, a new batch goes behind it: to the fallback again as long as the list is
 long, one for every two that came home, so that the list always grows shorter; held back for the last few; to the
-primary when it is empty.
+primary when it is empty. Where no fallback is well its turn takes it to the primary, ahead of what still waits: nobody
+waits for a whole list, and readers go by the position in a batch.
 
 What does a caller hear? With no layer that can take a write, 503, before anything was decided. With a batch or two on
 their way already, the next commands wait uncommitted for as long as an append may take, then 503 and nothing happened.
@@ -384,7 +385,8 @@ class Shipper:
             if settled < _TURNS or self._is_nearly_home(waiting):
                 return None
             self._turn = position
-        return now.fallback
+        # With no fallback that is well it goes where the others go, ahead of some of them: readers go by positions.
+        return now.fallback or Role.PRIMARY
 
     def _is_nearly_home(self, waiting: int) -> bool:
         """Whether a write can wait for the last few, and be answered long before its time is up."""
