@@ -171,6 +171,9 @@ BATCH_PART_BYTES = _number(
     8 * MIB,
     "of a batch that no layer takes whole; what Celestia likes best",
 )
+REBUILD_FORKS_MAX = _number(
+    "REBUILD_FORKS_MAX", 32, "readings", 1, 1_024, "a log that people gave up so often; layers are read once for each"
+)
 SNAPSHOTS_KEPT = _number("SNAPSHOTS_KEPT", 2, "snapshots", 1, 100, "one may be damaged; two are not damaged alike")
 JOURNAL_KEPT_BATCHES = _number(
     "JOURNAL_KEPT_BATCHES",
