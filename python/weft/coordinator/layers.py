@@ -27,6 +27,7 @@ from weft.ledger.layers import (
 )
 from weft.model.availability import Role
 from weft.model.errors import InvalidField, NoLayer
+from weft.model.policy import PROBE_MS_MAX
 from weft.receipts import PublicKey, SigningKey
 
 ARCHIVE: Final = "celestia"
@@ -53,6 +54,13 @@ def open_layers(
     if settings.emergency is not None:
         layers[Role.EMERGENCY] = _emergency(settings.emergency, http, clock)
     return layers
+
+
+async def check_layers(layers: Mapping[Role, Layer]) -> None:
+    """See that what is configured can be, as far as layers answer. Raises `Misconfigured`, naming the variable."""
+    for layer in layers.values():
+        if isinstance(layer, QuorumLayer):
+            await layer.check_members(PROBE_MS_MAX)
 
 
 def choose_layers(layers: Mapping[Role, Layer], names: str) -> list[Layer]:
