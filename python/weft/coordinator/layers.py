@@ -44,6 +44,9 @@ def open_layers(
     A layer that needs an archive beside it has it in `directory`.
     """
     layers: dict[Role, Layer] = {}
+    if settings == LayerSettings() or settings == LayerSettings(primary=MockSettings()):
+        # Nobody is asked over a network; what that takes is neither imported nor made.
+        return {Role.PRIMARY: MemoryLayer(clock, random)} if settings.primary is not None else {}
     http = HttpxHttp()
     if isinstance(settings.primary, MockSettings):
         layers[Role.PRIMARY] = MemoryLayer(clock, random)
