@@ -195,20 +195,7 @@ class World:
 
         stop = asyncio.Event()
         node = Node(
-            NodeSettings(
-                name=NodeId(name),
-                lend_bytes=lend_mib * MIB,
-                listen_host="127.0.0.1",
-                host="127.0.0.1",
-                port_first=50051,
-                port_last=50100,
-                cluster_name="weft",
-                url="http://coordinator",
-                hostname=name,
-                cpu_count=2,
-                memory_bytes=1 << 30,
-                cloud=cloud,
-            ),
+            node_settings(name, lend_mib, cloud),
             token=self.token,
             read_token=lambda: self.token,
             http=self.wire,
@@ -228,6 +215,24 @@ class World:
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=DEADLINE_S)
             assert not late, "a node did not stop"
+
+
+def node_settings(name: str, lend_mib: int = 64, cloud: CloudSettings | None = None) -> NodeSettings:
+    """What a node of these tests is started with."""
+    return NodeSettings(
+        name=NodeId(name),
+        lend_bytes=lend_mib * MIB,
+        listen_host="127.0.0.1",
+        host="127.0.0.1",
+        port_first=50051,
+        port_last=50100,
+        cluster_name="weft",
+        url="http://coordinator",
+        hostname=name,
+        cpu_count=2,
+        memory_bytes=1 << 30,
+        cloud=cloud,
+    )
 
 
 async def until(condition: Callable[[], bool]) -> None:
