@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from weft.api.bodies.pools import PoolBody
+from weft.api.doors.pools import pool_to_body
 from weft.handoff import EnginePools, Handoff, HandoffDirectory, process_is_alive, write_handoff
 
 SAID: dict[str, Any] = {
@@ -215,3 +218,32 @@ def test_a_process_that_ended_is_not_alive_even_before_it_is_waited_for() -> Non
     child.wait()
     child.stdout.close()
     assert not process_is_alive(child.pid)
+
+
+@pytest.mark.parametrize("field", ["pool_id", "replica_id", "url"])
+@pytest.mark.parametrize("end", ["\n", "\n\n", " \n", "\r\n", "\u2028", "\x00"])
+def test_what_a_file_may_say_is_what_a_beat_may_say(machine: Machine, field: str, end: str) -> None:
+    machine.write(**{field: SAID[field] + end})
+    machine.look()
+    for pool in machine.pools.snapshots():
+        msgspec.json.decode(msgspec.json.encode(pool_to_body(pool)), type=PoolBody)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"slots_total": 2**53 - 1, "slots_free": 2**53 - 1},
+        {"device_mask": ",".join("abcdefghij" * 12)},
+        {"device_mask": "x" * 256},
+        {"models_available": ["m" * 256] * 200},
+        {"engine": "e" * 256},
+        {"pool_id": "p" * 256, "replica_id": "r" * 256},
+        {"url": "http://" + "h" * 2_041},
+    ],
+)
+def test_the_most_a_file_may_say_fits_into_a_beat(machine: Machine, said: dict[str, Any]) -> None:
+    machine.write(**said)
+    machine.look()
+    assert any(pool.ready for pool in machine.pools.snapshots())
+    for pool in machine.pools.snapshots():
+        msgspec.json.decode(msgspec.json.encode(pool_to_body(pool)), type=PoolBody)

@@ -30,6 +30,9 @@ FILE_BYTES_MAX: Final = 65_536
 
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
+# A bare `$` would let a line end follow. What a file may say is what a beat may say: one that said more would have
+# every beat of its node refused for as long as it lies there.
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$(?!\n)")]
 
 
 class Handoff(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +42,9 @@ class Handoff(msgspec.Struct, frozen=True, kw_only=True):
     and the file alone counts.
     """
 
-    url: Annotated[str, Meta(pattern="^https?://[^/\\s]+", max_length=2_048)]
-    pool_id: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")] = DEFAULT_POOL_ID
-    replica_id: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")] = DEFAULT_REPLICA_ID
+    url: Annotated[str, Meta(pattern="^https?://[^/\\s]+.*$(?!\n)", max_length=2_048)]
+    pool_id: Name = DEFAULT_POOL_ID
+    replica_id: Name = DEFAULT_REPLICA_ID
     engine: Text | None = None
     engine_version: Text | None = None
     device_mask: Annotated[str, Meta(max_length=256)] | None = None
