@@ -1,10 +1,13 @@
 """One call: the request it becomes, when it is made again, and which error it ends in."""
 
+import random
+
 import pytest
 
 from tests.client.fakes import FakeClock, ScriptedHttp, answer, perform, refusal, region_body
 from weft.api.errors import Family, envelope
 from weft.client.coordinator import Coordinator
+from weft.client.flow import run
 from weft.client.ports import Response
 from weft.model.errors import (
     CapacityExceeded,
@@ -82,6 +85,23 @@ def test_pauses_grow_and_end_with_the_patience() -> None:
     assert clock.slept_s[0] <= 0.05
     assert max(clock.slept_s) <= 2.0
     assert 8 <= len(http.requests) <= 20
+
+
+def test_no_two_callers_pause_in_step() -> None:
+    def pauses(chance: int) -> list[float]:
+        clock = FakeClock()
+        with pytest.raises(Unreachable):
+            run(
+                Coordinator(patience_s=10).region("x"),
+                ScriptedHttp(*[Unreachable("nobody") for _ in range(100)]),
+                clock,
+                random.Random(chance),
+            )
+        return clock.slept_s
+
+    first, other = pauses(1), pauses(2)
+    assert not set(first) & set(other)
+    assert all(0.5 * min(0.05 * 2**attempt, 2.0) <= pause_s for attempt, pause_s in enumerate(first))
 
 
 def test_what_cannot_be_mended_by_trying_is_raised_at_once() -> None:
