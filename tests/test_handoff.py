@@ -32,7 +32,8 @@ class Machine:
 
     def __init__(self, path: Path, *promised: str) -> None:
         self.path = path
-        self.directory = HandoffDirectory(path)
+        self.refused: list[str] = []
+        self.directory = HandoffDirectory(path, lambda path, why: self.refused.append(f"{path.name}: {why}"))
         self.pools = EnginePools(promised)
         self.living = {7}
 
@@ -247,3 +248,42 @@ def test_the_most_a_file_may_say_fits_into_a_beat(machine: Machine, said: dict[s
     assert any(pool.ready for pool in machine.pools.snapshots())
     for pool in machine.pools.snapshots():
         msgspec.json.decode(msgspec.json.encode(pool_to_body(pool)), type=PoolBody)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"pool_id": "pool-0"', "truncated"),
+        ('{"pool_id": "pool-0"}', "url"),
+        ('{"url": "http://h", "slots_total": "four"}', "slots_total"),
+        ('{"url": "http://h"}' + " " * 65_536, "65536 bytes"),
+    ],
+)
+def test_a_file_that_stays_unreadable_is_told_of_once_with_the_reason_and_one_that_is_being_written_is_not(
+    machine: Machine, text: str, why: str
+) -> None:
+    machine.write(text=text)
+    machine.look()
+    assert machine.refused == [], "it may be half written"
+    for _ in range(3):
+        machine.look()
+    (told,) = machine.refused
+    assert told.startswith("a.json: ")
+    assert why in told
+    machine.write()
+    machine.look()
+    assert machine.ready() == {"pool-0": True}
+    machine.write(text=text)
+    for _ in range(3):
+        machine.look()
+    assert len(machine.refused) == 2, "it is unreadable anew"
+    assert machine.ready() == {"pool-0": True}, "and what it said before holds"
+
+
+def test_a_file_that_is_no_text_is_unreadable_like_any_other_and_ends_nobody(machine: Machine) -> None:
+    machine.path.mkdir()
+    (machine.path / "a.json").write_bytes(b'{"url": "http://h", "pool_id": "\xff"}')
+    machine.look()
+    machine.look()
+    assert len(machine.refused) == 1
+    assert machine.ready() == {"pool-0": False}

@@ -28,6 +28,9 @@ from weft.model.pool import DEFAULT_POOL_ID, DEFAULT_REPLICA_ID, PoolSnapshot, S
 FILE_BYTES_MAX: Final = 65_536
 """A handoff is a few hundred bytes; a longer file is something else."""
 
+_LOOKS_DOUBTED: Final = 2
+"""How often a file is found to say the same nonsense before somebody is told: whoever writes one is done sooner."""
+
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 # A bare `$` would let a line end follow. What a file may say is what a beat may say: one that said more would have
@@ -70,11 +73,17 @@ _decoder: Final = msgspec.json.Decoder(Handoff)
 
 
 class HandoffDirectory:
-    """A directory of handoff files, looked at now and then. A file that has not changed is not read again."""
+    """A directory of handoff files, looked at now and then. A file that has not changed is not read again.
 
-    def __init__(self, path: Path) -> None:
+    `refuse` is told of a file that cannot be read, and why, once for each that stays the same from one look to the
+    next: one that is half written will be another by then.
+    """
+
+    def __init__(self, path: Path, refuse: Callable[[Path, str], None] | None = None) -> None:
         self._path = path
+        self._refuse = refuse
         self._read: dict[str, tuple[Stamp, Handoff]] = {}
+        self._unreadable: dict[str, tuple[Stamp, int]] = {}
 
     def look(self) -> list[HandoffFile]:
         """What the directory says now, in order of name. A directory that is not there says nothing."""
@@ -88,6 +97,7 @@ class HandoffDirectory:
             if found is not None:
                 kept[name] = found
         self._read = kept
+        self._unreadable = {name: one for name, one in self._unreadable.items() if name in names}
         return [HandoffFile(name=name, handoff=handoff) for name, (_, handoff) in kept.items()]
 
     def _read_changed(self, name: str) -> tuple[Stamp, Handoff] | None:
@@ -101,13 +111,20 @@ class HandoffDirectory:
                 raw = file.read(FILE_BYTES_MAX + 1)
         except OSError:
             return None
-        if len(raw) > FILE_BYTES_MAX:
-            return known
         try:
-            return stamp, _decoder.decode(raw)
-        except msgspec.DecodeError:
+            if len(raw) > FILE_BYTES_MAX:
+                raise msgspec.DecodeError(f"it has more than {FILE_BYTES_MAX} bytes")
+            handoff = _decoder.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             # Half written, most likely: what it said before holds until it says something again.
+            before, looks = self._unreadable.get(name, (stamp, 0))
+            looks = looks + 1 if before == stamp else 1
+            self._unreadable[name] = stamp, looks
+            if looks == _LOOKS_DOUBTED and self._refuse is not None:
+                self._refuse(self._path / name, str(error))
             return known
+        self._unreadable.pop(name, None)
+        return stamp, handoff
 
 
 class EnginePools:

@@ -41,6 +41,8 @@ def test_a_call_is_the_route_with_its_path_its_query_and_its_token() -> None:
         (answer({"detail": "no cluster", "code": "CLUSTER_NOT_FOUND"}, 404), ClusterNotFound, "no cluster"),
         (refusal("SOMETHING_NEWER", "of a later version", 409), Failed, "of a later version"),
         (Response(status=404, headers={}, body=b"<html>nginx</html>"), Failed, "no Weft coordinator"),
+        (Response(status=200, headers={}, body=b'{"name": "\xff"}'), Failed, "not what this version of Weft expects"),
+        (Response(status=404, headers={}, body=b'{"error": "\xff", "code": "X"}'), Failed, "no Weft coordinator"),
         (answer({"name": 1}), Failed, "not what this version of Weft expects"),
     ],
 )

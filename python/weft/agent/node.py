@@ -213,7 +213,9 @@ class Node:
         """Who watches this machine's engines, in the cloud profile; at home the coordinator does."""
         if self._settings.cloud is None:
             return None
-        return self._watch_engines(self._settings.cloud, changed=carrier.changed.set, clock=self._clock)
+        return self._watch_engines(
+            self._settings.cloud, changed=carrier.changed.set, clock=self._clock, remark=self._outlet.remark
+        )
 
     def _keeper(self, memory: Memory, carrier: Carrier, surveyor: Surveyor) -> Keeper | None:
         """Who keeps objects, on a node that does."""

@@ -114,7 +114,7 @@ def decode_request(payload: bytes) -> Request:
     """A request as it arrived. Raises `BadFrame` when it is none."""
     try:
         request: Request = _requests.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadFrame(f"this is no request about an object: {error}") from error
     return request
 
@@ -123,7 +123,7 @@ def decode_answer(payload: bytes) -> Held | Granted | Staged | Done:
     """An answer as it arrived. Raises what the other side refused with, and `BadFrame` when it is no answer."""
     try:
         answer: Answer = _answers.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadFrame(f"this is no answer about an object: {error}") from error
     if isinstance(answer, Refused):
         raise from_code(answer.code, answer.message)
