@@ -287,3 +287,14 @@ def test_a_file_that_is_no_text_is_unreadable_like_any_other_and_ends_nobody(mac
     machine.look()
     assert len(machine.refused) == 1
     assert machine.ready() == {"pool-0": False}
+
+
+def test_a_process_that_calls_itself_by_bytes_that_are_no_text_lives_all_the_same() -> None:
+    program = "open('/proc/self/comm', 'wb').write(b'engine \\xff)'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as engine:
+        assert engine.stdout is not None
+        engine.stdout.readline()
+        assert process_is_alive(engine.pid)
+        engine.kill()
+        engine.wait(timeout=10)
+        assert not process_is_alive(engine.pid)

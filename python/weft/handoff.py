@@ -197,10 +197,11 @@ def write_handoff(directory: Path, handoff: Handoff) -> Path:
 def process_is_alive(pid: int) -> bool:
     """Whether there is such a process on this machine. One that ended and was not waited for is not."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        # A process may call itself by any bytes, and the kernel cuts a long name in the middle of a letter.
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return False
-    return state not in ("Z", "X")
+    return state not in (b"Z", b"X")
 
 
 def _empty(pool_id: str) -> PoolSnapshot:
