@@ -126,6 +126,9 @@ impl Core {
                 if up.lane.driven.forget(speaking) == Forgotten::Torn || timed_out {
                     torn.push(*number);
                 }
+            } else if track.speaking.is_some() && timed_out {
+                // The one before it was not answered all this time, and may have nobody left who would look.
+                torn.push(*number);
             }
             let (its, others): (VecDeque<Saying>, VecDeque<Saying>) = track.words.drain(..).partition(is_its);
             track.words = others;
