@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use weft_engine::Direction;
+use weft_engine::{Direction, Status};
+use weft_sys::memory::Span;
 use weft_sys::neighbour::Conversation;
-use weft_wire::encode_opening;
+use weft_transport::{ConnectOptions, Driven, Identity, Payload, Submission, TcpDriven};
+use weft_wire::{Advert, Greeting, Header, Kind, Word, encode_opening};
 use world::*;
 
 /// Forwards with one byte in so many changed, either way, wherever it falls.
@@ -77,6 +79,69 @@ fn a_path_that_changes_bytes_at_random_ends_every_transfer_by_its_deadline() {
             });
         }
     });
+}
+
+/// What a process may say that knows the secret and means no good: words of every kind, with numbers that are nobody's.
+fn lies() -> impl Strategy<Value = Word> {
+    let small = || prop_oneof![0..6u64, Just(u64::MAX), any::<u64>()];
+    prop_oneof![
+        (small(), small(), prop::collection::vec(any::<u8>(), 0..120))
+            .prop_map(|(receive, tag, advert)| Word::Posted { receive, tag, advert }),
+        (small(), small(), any::<u64>(), small()).prop_map(|(receive, tag, buffer, size)| {
+            let (owner, grant) = ("owner".to_owned(), vec![7; 80].into());
+            let advert = Advert { buffer, incarnation: 1, size_bytes: size.max(1), writable: true, owner, grant };
+            Word::Posted { receive, tag, advert: advert.encode() }
+        }),
+        (small(), small()).prop_map(|(receive, length)| Word::Landed { receive, length }),
+        small().prop_map(|receive| Word::Withdrawn { receive }),
+        (0..4u32, 1..5u32, 0..2_000u64, prop::collection::vec(any::<u8>(), 0..2_000))
+            .prop_map(|(part, parts, total, bytes)| Word::Notice { part, parts, total, name: vec![1], bytes }),
+        (any::<u16>(), "[ -~]{0,30}").prop_map(|(port, host)| Word::Greet(Greeting {
+            host,
+            port,
+            ..Greeting::default()
+        })),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_peer_that_lies_in_every_word_disturbs_nobody_else(
+        words in prop::collection::vec((lies(), any::<bool>(), any::<prop::sample::Index>(), any::<u8>()), 1..60),
+    ) {
+        let pair = pair();
+        let liar = Identity::new(*b"a test's cluster", SECRET, "liar".to_owned(), 77);
+        let options = ConnectOptions { timeout: Duration::from_secs(2), ..ConnectOptions::default() };
+        // Somebody honest waits meanwhile, with the very numbers that are lied about.
+        let (mut buffer, data) = (vec![0; 3_000], pattern(3_000, 1));
+        let receive = pair.owner.receive(&pair.to_other, 3, Span::of(&mut buffer), soon()).unwrap();
+        let mut lane = None;
+        for (sequence, (word, damaged, at, byte)) in words.into_iter().enumerate() {
+            let mut payload = word.encode(99, sequence as u64 + 1);
+            if damaged {
+                let index = at.index(payload.len());
+                payload[index] = byte;
+            }
+            let lane = lane.get_or_insert_with(|| {
+                TcpDriven::connect(pair.owner.address(), "owner", &liar, &options).expect("it knows the secret")
+            });
+            let mut header = Header::new(Kind::Message, 0);
+            (header.tag, header.length) = (word.topic(), payload.len() as u64);
+            let ranges = std::sync::Arc::new([]);
+            lane.submit(Submission { id: 1, header, ranges, payload: Payload::Owned(payload), into: Vec::new() });
+            let mut finished = Vec::new();
+            until(|| lane.advance(&mut finished).is_err() || !finished.is_empty());
+        }
+        prop_assert!(!receive.poll().is_terminal(), "a receive ended by somebody else's word");
+        let send = pair.other.send(&pair.to_owner, 3, Span::of_const(&data), soon()).unwrap();
+        prop_assert_eq!((ended(&send), ended(&receive)), (Status::Done(3_000), Status::Done(3_000)));
+        prop_assert!(buffer == data);
+        pair.owner.notices(Instant::now());
+        prop_assert_eq!(ended(&pair.other.notify(&pair.to_owner, b"n", &[1; 5_000], soon()).unwrap()), Status::Done(5_000));
+        let notices = pair.owner.notices(soon());
+        prop_assert!(notices.iter().any(|notice| notice.sender == "other" && notice.bytes == [1; 5_000]));
+    }
 }
 
 proptest! {
