@@ -1,6 +1,6 @@
 """Healing as nodes hear of it: reports in one beat, plans in the reply to the next."""
 
-from tests.coordinator.stores import ONE, cluster, register, replicas, rounds
+from tests.coordinator.stores import ONE, cluster, register, replicas, rounds, stored
 from tests.worlds import Door, run
 from weft.model.policy import NODE_LOST_MS
 
@@ -113,10 +113,7 @@ def test_replica_added_follows_the_report_and_never_the_plan() -> None:
 def test_a_corrupt_copy_is_off_the_books_and_made_anew_where_it_was() -> None:
     async def story(door: Door) -> None:
         nodes = await cluster(door, "a", "b")
-        await register(door, rf=2)
-        for node in nodes:
-            node.find(ONE, "held")
-            await node.beat()
+        await stored(door, *nodes)
         nodes[1].find(ONE, "corrupt")
         await nodes[1].beat()
         assert await replicas(door) == ["a"]
@@ -130,10 +127,7 @@ def test_a_corrupt_copy_is_off_the_books_and_made_anew_where_it_was() -> None:
 def test_a_copy_somebody_marks_missing_is_looked_at_again_by_its_node() -> None:
     async def story(door: Door) -> None:
         nodes = await cluster(door, "a", "b")
-        await register(door, rf=2)
-        for node in nodes:
-            node.find(ONE, "held")
-            await node.beat()
+        await stored(door, *nodes)
         await door.ok("POST", "/replica/mark_missing", {"hash": ONE, "node_id": "b"})
         assert await replicas(door) == ["a"]
         await nodes[1].beat()
