@@ -84,10 +84,10 @@ pub fn check(direction: Direction, parts: &[Part]) -> Result<u64, Failure> {
             let first_too = first.advert.buffer == part.advert.buffer;
             if !known.opens_the_same(&part.advert) || (first_too && !first.advert.opens_the_same(&part.advert)) {
                 let detail = format!("part {index} names a buffer by another advert than a part before it; use one");
-                return Err(Failure::argument(detail).at(&Advert::region_id(part.advert.buffer), part.offset));
+                return Err(Failure::argument(detail).at(&part.advert.region(), part.offset));
             }
         }
-        let region = || Advert::region_id(part.advert.buffer);
+        let region = || part.advert.region();
         if length == 0 {
             return Err(Failure::argument(format!("buffer {index} is empty; each needs at least one byte")));
         }
@@ -218,8 +218,8 @@ mod tests {
     use super::*;
 
     fn advert(buffer: u64, size_bytes: u64, writable: bool) -> Arc<Advert> {
-        let (incarnation, owner) = (1, "owner".to_owned());
-        Arc::new(Advert { buffer, incarnation, size_bytes, writable, owner, grant: Arc::new([]) })
+        let (incarnation, owner, extent) = (1, "owner".to_owned(), None);
+        Arc::new(Advert { buffer, incarnation, size_bytes, writable, owner, grant: Arc::new([]), extent })
     }
 
     fn part(advert: &Arc<Advert>, offset: u64, bytes: &mut [u8]) -> Part {

@@ -16,7 +16,8 @@
     │   ├── Misconfigured · BadSignature
     │   └── RefusedByPeer            BadFrame · UnsupportedVersion · WrongCluster · WrongSecret · NotAuthenticated
     │                                GrantForged · GrantExpired · StaleGeneration · ExtentLost · UnknownHandle
-    │                                OutOfRange · ReadOnly · TooLarge · NotSupported
+    │                                OutOfRange · ReadOnly · TooLarge · NotSupported · TlsMismatch
+    │                                CertificateRefused
     ├── Failed                       the world said no
     │   ├── Unavailable (NotTheWriter) · LenderSilent · CloudProfileOff · Internal · PoolUnavailable
     │   ├── NodeUnavailable · NotReached
@@ -28,8 +29,9 @@
     │   ├── StoreFailed (StoreUnreadable)
     │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged · JournalTrimmed · BatchTooLarge
     │   ├── SnapshotFailed           SnapshotDamaged
-    │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · BlobForeign
-    │                                NoLayer · NotAvailableYet · PrimaryUnhealthy · ReconciliationFailed · PendingFailed
+    │   └── LayerFailed              LayerUnknown · LayerRefused (BlobTooLarge) · BlobMissing (BlobPruned)
+    │                                BlobDamaged · BlobForeign · NoLayer · NotAvailableYet
+    │                                PrimaryUnhealthy · ReconciliationFailed · PendingFailed
     └── Broken                       an invariant does not hold; nothing should catch it
 
 A class exists where a caller does something different. `code` is stable and for programs; `temporary` says whether
