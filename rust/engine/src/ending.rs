@@ -145,7 +145,7 @@ impl Core {
     pub fn fail(&mut self, id: u64, status: Status) {
         let Some(job) = self.jobs.remove(&id) else { return };
         let status = match (status, &job.begins) {
-            (Status::Failed(failure), Some((buffer, offset))) => Status::Failed(failure.within(*buffer, *offset)),
+            (Status::Failed(failure), Some((advert, offset))) => Status::Failed(failure.within(advert, *offset)),
             (status, _) => status,
         };
         let timed_out = matches!(&status, Status::Failed(failure) if failure.code == "timed_out");

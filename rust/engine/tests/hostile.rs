@@ -89,7 +89,8 @@ fn lies() -> impl Strategy<Value = Word> {
             .prop_map(|(receive, tag, advert)| Word::Posted { receive, tag, advert }),
         (small(), small(), any::<u64>(), small()).prop_map(|(receive, tag, buffer, size)| {
             let (owner, grant) = ("owner".to_owned(), vec![7; 80].into());
-            let advert = Advert { buffer, incarnation: 1, size_bytes: size.max(1), writable: true, owner, grant };
+            let advert =
+                Advert { buffer, incarnation: 1, size_bytes: size.max(1), writable: true, owner, grant, extent: None };
             Word::Posted { receive, tag, advert: advert.encode() }
         }),
         (small(), small()).prop_map(|(receive, length)| Word::Landed { receive, length }),
