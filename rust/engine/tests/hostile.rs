@@ -81,6 +81,62 @@ fn a_path_that_changes_bytes_at_random_ends_every_transfer_by_its_deadline() {
     });
 }
 
+/// Payloads have no checksum of their own: on a path that changes bytes, TLS is what notices.
+#[test]
+fn under_tls_what_is_done_is_right_whatever_bytes_the_path_changes() {
+    let (right, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for seed in 1..=6u64 {
+            let (right, failed) = (&right, &failed);
+            scope.spawn(move || {
+                let (owner, other) = (endpoint_under_tls("owner", 0), endpoint_under_tls("other", 0));
+                let mut memory = pattern(400_000, seed);
+                let mut model = memory.clone();
+                let (registration, advert) = advertise(&owner, &mut memory, true);
+                let clean = other.connect(owner.address(), soon()).unwrap();
+                let address = noisy(owner.address(), seed, 600_000);
+                let Ok(link) = other.connect(address, soon()) else { return };
+                // Where a write failed it may still land, whatever is written there over another link: nobody knows any more.
+                let mut known = [true; 4];
+                for round in 0..16 {
+                    let until = || Instant::now() + Duration::from_millis(700);
+                    let (mut data, mut into) = (pattern(100_000, round), vec![0; 150_000]);
+                    let place = 100_000 * (round % 4);
+                    let at = usize::try_from(place).unwrap();
+                    let write = [part(&advert, place, &mut data)];
+                    let written = if round % 2 == 0 {
+                        other.move_now(&link, Direction::Write, &write, until()).is_ok()
+                    } else {
+                        let posted = other.post(&link, Direction::Write, &write, until()).unwrap();
+                        matches!(posted.wait(soon()), Status::Done(_))
+                    };
+                    known[at / 100_000] &= written;
+                    model[at..at + 100_000].copy_from_slice(&data);
+                    let mut whole = vec![0; 400_000];
+                    other.move_now(&clean, Direction::Read, &[part(&advert, 0, &mut whole)], soon()).unwrap();
+                    // All that comes over the noisy path: the first place, and half of the second.
+                    let read = other.move_now(&link, Direction::Read, &[part(&advert, 0, &mut into)], until()).is_ok();
+                    for place in (0..4).filter(|place| known[*place]) {
+                        let (from, to) = (place * 100_000, (place + 1) * 100_000);
+                        let case = format!("seed {seed}, round {round}, place {place}");
+                        assert!(whole[from..to] == model[from..to], "{case}: what was done is not what was written");
+                        let to = to.min(into.len());
+                        assert!(
+                            !read || from >= to || into[from..to] == model[from..to],
+                            "{case}: read as something else"
+                        );
+                    }
+                    for done in [written, read] {
+                        (if done { right } else { failed }).fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                owner.release(registration).unwrap();
+            });
+        }
+    });
+    assert!(right.load(Ordering::Relaxed) >= 20, "hardly anything got through: {right:?} of {failed:?} besides");
+}
+
 /// What a process may say that knows the secret and means no good: words of every kind, with numbers that are nobody's.
 fn lies() -> impl Strategy<Value = Word> {
     let small = || prop_oneof![0..6u64, Just(u64::MAX), any::<u64>()];
