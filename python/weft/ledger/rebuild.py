@@ -28,7 +28,7 @@ from weft.ledger.parts import PartTray
 from weft.ledger.snapshot import join_pieces
 from weft.model.batch import SealedBatch, unseal
 from weft.model.canonical import Digest, log_digest
-from weft.model.errors import BlobForeign, JournalDamaged, SnapshotDamaged
+from weft.model.errors import BlobForeign, BlobPruned, JournalDamaged, SnapshotDamaged
 from weft.model.ids import ClusterId, Position
 from weft.model.policy import LAYER_SCAN_BLOBS_MAX, REBUILD_FORKS_MAX
 from weft.receipts import PublicKey
@@ -169,7 +169,14 @@ async def _read(
     for layer in layers:
         cursor, is_end = Cursor(""), False
         while not is_end:
-            stretch = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            try:
+                stretch = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            except BlobPruned as error:
+                # Whether anything of the log is missing for it shows in the positions of what comes after the hole.
+                if (after := error.facts.get("after")) in (None, cursor):
+                    raise
+                cursor = Cursor(str(after))
+                continue
             for kept in stretch.kept:
                 blobs += 1
                 try:
