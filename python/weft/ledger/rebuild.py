@@ -132,14 +132,16 @@ async def rebuild_from_layers(
     cluster_id: ClusterId | None = None,
     until: Position | None = None,
     chosen: Chosen = MappingProxyType({}),
+    base: Position = Position(0),  # noqa: B008 - a number.
 ) -> Chosen:
     """Rebuild from what these layers hold between them, and say which branches were chosen where the log forks.
 
-    Whoever rebuilds the same twice hands in what was chosen the first time. Raises `JournalDamaged` naming the first
+    Whoever rebuilds the same twice hands in what was chosen the first time, and as `base` the position of the snapshot
+    that was begun with: what came before it is not followed then. Raises `JournalDamaged` naming the first
     position none has, and the position of a fork of which nobody can know which branch counts.
     """
     for _ in range(REBUILD_FORKS_MAX):
-        assembly = _Assembly(target, until, chosen)
+        assembly = _Assembly(target, until, chosen, base)
         try:
             await _read(layers, public_keys, assembly, target, tell, cluster_id)
         except OtherBranch as other:
@@ -201,8 +203,9 @@ async def _read(
 class _Assembly:
     """Batches and pieces that wait for their turn."""
 
-    def __init__(self, target: Target, until: Position | None, chosen: Chosen) -> None:
+    def __init__(self, target: Target, until: Position | None, chosen: Chosen, base: Position) -> None:
         self._target = target
+        self._base = base
         self._until = until
         self._chosen = chosen
         self._branches = Branches(chosen)
@@ -225,6 +228,8 @@ class _Assembly:
             self._take_in(sealed)
 
     def _take_in(self, sealed: SealedBatch) -> None:
+        if self._position < sealed.batch.position <= self._base:
+            return
         if sealed.batch.position <= self._position:
             self._branches.note(sealed)
             return
