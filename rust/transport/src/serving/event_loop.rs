@@ -19,6 +19,7 @@ use super::Counters;
 use super::connection::{Connection, Turn};
 use super::requests::Shared;
 use crate::Spin;
+use crate::tls::Stream;
 
 /// Tokens of descriptors that are no connections.
 const TOKEN_WAKER: u64 = 0;
@@ -241,7 +242,7 @@ impl EventLoop {
             self.unfinished.push(token);
         }
         let wanted = connection.interest();
-        if wanted != interest && self.poller.change(connection.stream(), token, wanted).is_err() {
+        if wanted != interest && self.poller.change(connection.socket(), token, wanted).is_err() {
             self.end(token);
             return Turn::Gone;
         }
@@ -254,10 +255,13 @@ impl EventLoop {
             self.make_room_for_unproved();
             let token = self.token_next;
             self.token_next += 1;
-            if self.poller.add(&stream, token, Interest::READ).is_err() {
-                self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
-                continue;
-            }
+            let stream = match Stream::accept(stream, self.shared.identity.tls.as_deref()) {
+                Ok(stream) if self.poller.add(&stream, token, Interest::READ).is_ok() => stream,
+                _ => {
+                    self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
+                    continue;
+                }
+            };
             self.connections
                 .insert(token, Connection::new(stream, self.index, token, Instant::now() + self.handshake_deadline));
         }
@@ -271,7 +275,7 @@ impl EventLoop {
             // The interest was none while it waited; it is whatever is left after this turn.
             self.turn(token);
             if let Some(connection) = self.connections.get(&token)
-                && self.poller.change(connection.stream(), token, connection.interest()).is_err()
+                && self.poller.change(connection.socket(), token, connection.interest()).is_err()
             {
                 self.end(token);
             }
@@ -291,7 +295,7 @@ impl EventLoop {
 
     fn end(&mut self, token: u64) {
         if let Some(connection) = self.connections.remove(&token) {
-            let _ = self.poller.remove(connection.stream());
+            let _ = self.poller.remove(connection.socket());
             self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
             Counters::add(&self.shared.counters.connections_closed, 1);
         }
