@@ -52,9 +52,10 @@ def instructions(url: str, host: str, lend: str, *, secret_file: str, secret_kno
     ]
     if config.is_tls_set(os.environ):
         lines += [
-            "This cluster speaks TLS: make that machine a certificate where the authority's key is, with `weft tls issue",
-            "DIRECTORY NAME`, copy ca.pem, NAME.pem and NAME.key over, and set WEFT_TLS_CA, WEFT_TLS_CERT and WEFT_TLS_KEY to",
-            "them in front of the command; NAME is the node's, which is its hostname unless --name gives another.",
+            "This cluster speaks TLS: where the authority's key is, make that machine a certificate with",
+            "`weft tls issue DIRECTORY NAME`, copy ca.pem, NAME.pem and NAME.key over, and set WEFT_TLS_CA,",
+            "WEFT_TLS_CERT and WEFT_TLS_KEY to them before the command. NAME is the node's: its hostname, unless",
+            "--name gives another.",
             "",
         ]
     if secret_known:
