@@ -1,6 +1,6 @@
 """The Python face of the data plane: remote memory, what a node lends, the pager. Only it imports the native core."""
 
-from weft.dataplane.holder import Holder, Party, Sink, Source, persistently
+from weft.dataplane.holder import Holder, Sink, Source, persistently
 from weft.dataplane.lender import HeldExtent, Lender, Message, PeerDistance
 from weft.dataplane.machine import MachineMemory, limits, measure_memory, report_machine
 from weft.dataplane.memory import RegionMemory
@@ -19,7 +19,6 @@ __all__ = [
     "Message",
     "PageOwner",
     "Pager",
-    "Party",
     "PeerDistance",
     "RdmaRecord",
     "RdmaState",

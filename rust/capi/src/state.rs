@@ -102,7 +102,7 @@ impl Engine {
             secret: secret.into_bytes(),
             name: format!("c-{}-{:04x}", std::process::id(), incarnation & 0xffff),
             incarnation,
-            server: ServerConfig {
+            server: Some(ServerConfig {
                 host,
                 ports: 0..=0,
                 socket: Options::default(),
@@ -111,7 +111,8 @@ impl Engine {
                 handshake_deadline: Duration::from_secs(2),
                 drain_deadline: Duration::from_secs(2),
                 now_ms,
-            },
+            }),
+            inbox: false,
             connect: ConnectOptions::default(),
             now_ms,
             ipc,

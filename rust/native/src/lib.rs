@@ -31,7 +31,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(tls::make_authority, module)?)?;
     module.add_function(wrap_pyfunction!(tls::issue_certificate, module)?)?;
     module.add_class::<server::Server>()?;
-    module.add_class::<connection::Connection>()?;
     module.add_class::<window::Window>()?;
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<peer::Peer>()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use weft_verbs::{Rail, RailOptions, RdmaUpgrade};
+use weft_verbs::{Rail, RailOptions, RdmaUpgrade, VerbsError};
 
 use crate::errors;
 
@@ -33,15 +33,15 @@ pub fn use_rdma(py: Python<'_>, device: Option<String>, library: Option<PathBuf>
             "this process speaks TLS only, and RDMA does not encrypt; unset WEFT_RDMA, or the WEFT_TLS_ variables";
         return Err(errors::raise("not_supported", reason, &[]));
     }
-    py.detach(|| {
+    // The exception is made once the lock is let go of: making it takes the GIL, whose holder may want the lock.
+    let opened = py.detach(|| {
         let mut rail = RAIL.lock().unwrap_or_else(PoisonError::into_inner);
         if rail.is_none() {
-            let opened = Rail::open(&RailOptions { library, device })
-                .map_err(|error| errors::raise("not_supported", &error.to_string(), &[]))?;
-            *rail = Some(opened);
+            *rail = Some(Rail::open(&RailOptions { library, device })?);
         }
-        Ok(rail.as_ref().expect("opened above").device().name().to_owned())
-    })
+        Ok::<_, VerbsError>(rail.as_ref().expect("opened above").device().name().to_owned())
+    });
+    opened.map_err(|error| errors::raise("not_supported", &error.to_string(), &[]))
 }
 
 /// The device in use, what moved over it, and what was said since the last call; `None` without one.

@@ -61,7 +61,7 @@ pub fn endpoint_at(name: &str, port: u16) -> Endpoint {
 }
 
 pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
-    endpoint_by(name, port, ipc, None)
+    endpoint_of(name, port, ipc, false, None)
 }
 
 /// One that speaks TLS, with a certificate of the tests' one authority.
@@ -72,10 +72,15 @@ pub fn endpoint_under_tls(name: &str, port: u16) -> Endpoint {
     let issued = Authority::of_key(&root.key).and_then(|authority| authority.issue(&[name.to_owned()], now_s, 86_400));
     let issued = issued.expect("a good name");
     let tls = Tls::from_pem(root.certificate.as_bytes(), issued.certificate.as_bytes(), issued.key.as_bytes());
-    endpoint_by(name, port, false, Some(Arc::new(tls.expect("they belong together"))))
+    endpoint_of(name, port, false, false, Some(Arc::new(tls.expect("they belong together"))))
 }
 
-fn endpoint_by(name: &str, port: u16, ipc: bool, tls: Option<Arc<Tls>>) -> Endpoint {
+/// One whose other messages somebody takes.
+pub fn endpoint_keeping_messages(name: &str) -> Endpoint {
+    endpoint_of(name, 0, true, true, None)
+}
+
+fn endpoint_of(name: &str, port: u16, ipc: bool, inbox: bool, tls: Option<Arc<Tls>>) -> Endpoint {
     let mut random = [0; 8];
     weft_sys::random::fill(&mut random).expect("randomness");
     Endpoint::start(EndpointConfig {
@@ -83,7 +88,7 @@ fn endpoint_by(name: &str, port: u16, ipc: bool, tls: Option<Arc<Tls>>) -> Endpo
         secret: SECRET.to_vec(),
         name: name.to_owned(),
         incarnation: u64::from_le_bytes(random),
-        server: ServerConfig {
+        server: Some(ServerConfig {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             ports: port..=port,
             socket: Options::default(),
@@ -92,7 +97,8 @@ fn endpoint_by(name: &str, port: u16, ipc: bool, tls: Option<Arc<Tls>>) -> Endpo
             handshake_deadline: Duration::from_millis(500),
             drain_deadline: Duration::from_millis(200),
             now_ms,
-        },
+        }),
+        inbox,
         connect: ConnectOptions { timeout: Duration::from_secs(1), ..ConnectOptions::default() },
         now_ms,
         ipc,

@@ -94,6 +94,8 @@ pub struct EventLoop {
     /// Connections whose last turn ended with their share and not with their work.
     unfinished: Vec<u64>,
     spin: Spin,
+    /// When something last moved, or the wait began.
+    idle_since: Instant,
     handshake_deadline: Duration,
     drain_deadline: Duration,
 }
@@ -119,6 +121,7 @@ impl EventLoop {
             hot: Vec::with_capacity(HOT_MAX),
             unfinished: Vec::new(),
             spin: Spin::new(spin),
+            idle_since: Instant::now(),
             handshake_deadline,
             drain_deadline,
         })
@@ -137,11 +140,10 @@ impl EventLoop {
                 self.serve_unfinished();
             } else if !self.serve_hot(&mut ready) {
                 let timeout = self.has_deadlines().then_some(DEADLINE_TICK);
-                let slept_at = Instant::now();
                 if self.poller.wait(&mut ready, timeout).is_err() {
                     break;
                 }
-                self.spin.waited(slept_at.elapsed());
+                self.spin.waited(self.idle_since.elapsed());
             }
             self.serve(&ready);
             let now = Instant::now();
@@ -156,12 +158,12 @@ impl EventLoop {
     /// Spins over the connections that were just active. Whether to skip the sleep: something moved, or epoll has news.
     fn serve_hot(&mut self, ready: &mut Ready) -> bool {
         let started = Instant::now();
+        self.idle_since = started;
         let allowance = self.spin.allowance(started);
         if allowance.is_zero() || self.hot.is_empty() {
             self.hot.clear();
             return false;
         }
-        let mut last_moved = started;
         let mut round = 0u32;
         loop {
             let mut moved = false;
@@ -181,8 +183,8 @@ impl EventLoop {
             round += 1;
             if moved {
                 let now = Instant::now();
-                self.spin.waited(now - last_moved);
-                last_moved = now;
+                self.spin.waited(now - self.idle_since);
+                self.idle_since = now;
             }
             if !self.unfinished.is_empty() {
                 ready.clear();
@@ -192,7 +194,7 @@ impl EventLoop {
                 if self.poller.wait(ready, Some(Duration::ZERO)).is_err() || ready.tokens().next().is_some() {
                     return true;
                 }
-                if self.hot.is_empty() || last_moved.elapsed() > allowance {
+                if self.hot.is_empty() || self.idle_since.elapsed() > allowance {
                     self.hot.clear();
                     return false;
                 }
