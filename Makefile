@@ -67,7 +67,9 @@ $(BUILD)/gpu: constraints-gpu.txt $(BUILD)/tools
 
 test: check $(BUILD)/engines $(BUILD)/gpu  ## everything: Rust, then Python, one closing line
 	@echo "weft: Rust tests"
-	@cargo test --quiet --workspace
+	@cargo test --quiet --workspace --no-run
+	@timeout --kill-after=10 600 cargo test --quiet --workspace || { status=$$?; \
+	  test $$status != 124 || echo "weft: a Rust test did not end; each has deadlines, so this is a defect"; exit $$status; }
 	@echo "weft: Python tests"
 	@$(PYTHON) -m pytest
 

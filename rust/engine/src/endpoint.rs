@@ -371,8 +371,8 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<u64, Failure> {
         let bytes = check(direction, parts)?;
-        let (begins, offset) = (parts[0].advert.buffer, parts[0].offset);
-        link.move_now(direction, parts, deadline).map_err(|failure| failure.within(begins, offset))?;
+        let first = &parts[0];
+        link.move_now(direction, parts, deadline).map_err(|failure| failure.within(&first.advert, first.offset))?;
         Ok(bytes)
     }
 

@@ -428,9 +428,9 @@ impl Link {
                 let failure = Failure { temporary: true, ..Failure::refused(&self.peer.name, &refusal) };
                 Err(Trouble::Lane { failure, fence: false })
             }
-            Outcome::Refused(refusal) => Err(Trouble::Refused(
-                Failure::refused(&self.peer.name, &refusal).at(&advert.region(), piece.offset),
-            )),
+            Outcome::Refused(refusal) => {
+                Err(Trouble::Refused(Failure::refused(&self.peer.name, &refusal).at(&advert.region(), piece.offset)))
+            }
         }
     }
 
