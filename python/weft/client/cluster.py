@@ -22,6 +22,7 @@ from weft.client.http import HttpxHttp
 from weft.client.objects import Objects
 from weft.client.ports import Chance, Clock, Http, SystemClock, system_chance
 from weft.client.region import Region
+from weft.client.security import speak_tls
 from weft.client.sizes import parse_size
 from weft.dataplane.endpoint import Endpoint
 from weft.model.errors import Misconfigured
@@ -44,8 +45,10 @@ def connect(
     Without a url: WEFT_COORDINATOR, then COORDINATOR_HOST and COORDINATOR_PORT, then http://127.0.0.1:8080. The secret
     that lenders ask for is `secret`, then WEFT_SECRET, then the file the coordinator made for this user; it is needed
     only to attach. `holder` is what other people see as who holds an attachment: the host and process if not given.
-    `patience_s` is how long one question may take, a coordinator's restart included.
+    `patience_s` is how long one question may take, a coordinator's restart included. Where WEFT_TLS_CERT and its like
+    name certificates, memory is reached over TLS.
     """
+    speak_tls(os.environ)
     key = secret.encode() if isinstance(secret, str) else secret
     if token is None:
         token = http_token(key) if key is not None else config.client_token(os.environ)

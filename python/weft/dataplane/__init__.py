@@ -7,6 +7,7 @@ from weft.dataplane.memory import RegionMemory
 from weft.dataplane.pager import Local, PageOwner, Pager, Remote, Unknown
 from weft.dataplane.rdma import RdmaRecord, RdmaState, prepare_rdma, report_rdma
 from weft.dataplane.stats import FaultStats
+from weft.dataplane.tls import issue_certificate, leave_tls, make_authority, prepare_tls, tls_names
 
 __all__ = [
     "FaultStats",
@@ -26,10 +27,15 @@ __all__ = [
     "Sink",
     "Source",
     "Unknown",
+    "issue_certificate",
+    "leave_tls",
     "limits",
+    "make_authority",
     "measure_memory",
     "persistently",
     "prepare_rdma",
+    "prepare_tls",
     "report_machine",
     "report_rdma",
+    "tls_names",
 ]

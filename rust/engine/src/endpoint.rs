@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use weft_sys::memory::Span;
 use weft_sys::neighbour;
-use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions};
+use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions, Tls};
 use weft_verbs::{EndpointRecord, Lender, Rail, RdmaDialer};
 use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
@@ -51,6 +51,8 @@ pub struct EndpointConfig {
     pub now_ms: fn() -> u64,
     /// Whether processes of this user on this machine are reached without a network, where that works.
     pub ipc: bool,
+    /// How it speaks TLS, where it does. Its name is then one that the certificate holds.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// One process's end of transfers.
@@ -95,7 +97,8 @@ impl Endpoint {
     /// # Errors
     /// As [`Server::start`]; out of descriptors or threads.
     pub fn start(config: EndpointConfig) -> io::Result<Self> {
-        let identity = Identity::new(config.cluster_id, &config.secret, config.name.clone(), config.incarnation);
+        let identity =
+            Identity::new(config.cluster_id, &config.secret, config.name, config.incarnation).with_tls(config.tls);
         let mailbox = Arc::new(Mailbox::new()?);
         let matching = Arc::new(Matching::default());
         let notices = Arc::new(Notices::default());
@@ -107,7 +110,7 @@ impl Endpoint {
             Some(server) => Server::start_with(identity.clone(), server, Some(sink))?,
             None => Server::silent(identity.clone(), config.now_ms)?,
         });
-        let memory = Arc::new(Memory::new(config.cluster_id, &config.secret, &config.name, config.incarnation));
+        let memory = Arc::new(Memory::new(config.cluster_id, &config.secret, &identity.name, config.incarnation));
         let core = Core::new(
             Arc::clone(&mailbox),
             Arc::clone(&matching),
@@ -287,9 +290,13 @@ impl Endpoint {
     /// Twice is once.
     ///
     /// # Errors
-    /// `not_supported` when the device lends nothing.
+    /// `not_supported` when the device lends nothing, and under TLS, which a queue pair's bytes would go past.
     pub fn use_rdma(&self, rail: &Arc<Rail>) -> Result<EndpointRecord, Failure> {
         self.check_open()?;
+        if self.identity.speaks_tls() {
+            let detail = "this process speaks TLS only, and RDMA does not encrypt".to_owned();
+            return Err(Failure::new("not_supported", &self.identity.name, detail));
+        }
         let lend = || {
             Lender::start(rail, &self.server, self.now_ms)
                 .map_err(|error| Failure::new("not_supported", &self.identity.name, error.to_string()))

@@ -26,6 +26,7 @@ fn caller(ipc: bool) -> Endpoint {
         connect: ConnectOptions { timeout: Duration::from_secs(1), ..ConnectOptions::default() },
         now_ms,
         ipc,
+        tls: None,
     })
     .expect("it needs no port")
 }

@@ -29,7 +29,7 @@ pub fn identity(cluster_id: &[u8], secret: &[u8], name: String, incarnation: u64
     if name.is_empty() || name.len() > weft_wire::NAME_BYTES_MAX {
         return Err(errors::argument("name must have 1 to 256 bytes"));
     }
-    Ok(Identity::new(cluster_id, secret, name, incarnation))
+    Ok(Identity::new(cluster_id, secret, name, incarnation).with_tls(crate::tls::current()))
 }
 
 pub fn connect_options(congestion: Option<String>, spin_us: u64, timeout: Duration) -> ConnectOptions {

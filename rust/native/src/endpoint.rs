@@ -60,6 +60,11 @@ impl Endpoint {
         let address: IpAddr =
             host.parse().map_err(|_| errors::argument(&format!("host must be an IP address, not {host:?}")))?;
         let connect_timeout = Duration::from_millis(connect_timeout_ms);
+        if bounce && crate::tls::current().is_some() {
+            return Err(errors::argument(
+                "the transport tcpx receives past TLS, which this process speaks; leave it out",
+            ));
+        }
         let config = EndpointConfig {
             cluster_id: cluster_id.try_into().map_err(|_| errors::argument("cluster_id must be 16 bytes"))?,
             secret: secret.to_vec(),
@@ -79,6 +84,7 @@ impl Endpoint {
             connect: connect_options(congestion, spin_us, connect_timeout),
             now_ms,
             ipc,
+            tls: crate::tls::current(),
         };
         let engine = py.detach(|| Engine::start(config)).map_err(|error| {
             let doing = if inbox {
