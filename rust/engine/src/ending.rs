@@ -24,6 +24,9 @@ impl Core {
         if let Some((descriptor, _)) = up.lane.driven.readiness() {
             let _ = self.poller.remove(descriptor);
         }
+        if up.lane.driven.transport() != "tcp" {
+            track.link.troubled(error.to_string());
+        }
         up.lane.driven.close();
         let mut going: Vec<(u64, Going)> = Vec::new();
         let mut failures = Vec::new();

@@ -20,6 +20,7 @@ use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word
 
 use crate::Failure;
 use crate::piece::{Direction, Part, Piece, cut, no_ranges};
+use crate::ways::Moved;
 
 /// Lanes of one link that callers may wait on at once; more of them take turns.
 const WAITED_LANES_MAX: usize = 4;
@@ -91,29 +92,32 @@ pub struct Link {
     /// Names this link's writes at the peer.
     pub writer: u64,
     identity: Arc<Identity>,
-    options: ConnectOptions,
+    pub(crate) options: ConnectOptions,
     epoch: AtomicU64,
     ways: AtomicU64,
-    pool: Mutex<Pool>,
+    pub(crate) pool: Mutex<Pool>,
     freed: Condvar,
-    shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
+    pub(crate) shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
     closed: AtomicBool,
     last_transport: Mutex<&'static str>,
+    pub(crate) trouble: Mutex<Option<String>>,
+    /// Bytes that moved, by transport.
+    pub moved: Moved,
 }
 
-struct Pool {
-    idle: Vec<Waited>,
-    out: usize,
+pub(crate) struct Pool {
+    pub(crate) idle: Vec<Waited>,
+    pub(crate) out: usize,
     /// Callers that wait for a lane; telling nobody costs a system call.
     queued: usize,
 }
 
 /// A lane a caller waits on.
-struct Waited {
-    lane: Option<OpenLane>,
+pub(crate) struct Waited {
+    pub(crate) lane: Option<OpenLane>,
     /// Which of the link's ways it was made for.
-    way: u64,
-    spin: Spin,
+    pub(crate) way: u64,
+    pub(crate) spin: Spin,
 }
 
 impl Link {
@@ -174,6 +178,8 @@ impl Link {
             shortcut: Mutex::new(None),
             closed: AtomicBool::new(false),
             last_transport: Mutex::new("tcp"),
+            trouble: Mutex::default(),
+            moved: Moved::default(),
         })
     }
 
@@ -210,20 +216,6 @@ impl Link {
         self.ways.load(Ordering::Acquire)
     }
 
-    /// Takes a faster way if a lane comes up on it now, and says whether one did.
-    pub fn try_shortcut(&self, shortcut: Arc<dyn Shortcut>, deadline: Instant) -> bool {
-        let Ok(driven) = shortcut.dial(deadline) else { return false };
-        self.came_up(shortcut.transport());
-        self.set_shortcut(Some(shortcut));
-        let lane = Some(OpenLane::new(driven));
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waited) = pool.idle.last_mut() {
-            waited.lane = lane;
-            waited.way = self.ways();
-        }
-        true
-    }
-
     /// The transport the last lane for data came up on.
     pub fn transport(&self) -> &'static str {
         *self.last_transport.lock().unwrap_or_else(PoisonError::into_inner)
@@ -252,19 +244,25 @@ impl Link {
     /// As [`TcpDriven::connect`]; `Refused` with `ExtentLost` when another life of the peer answers.
     pub fn dial(&self, deadline: Instant) -> Result<Box<dyn Driven>, TransportError> {
         let shortcut = self.shortcut.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(shortcut) = shortcut
-            && let Ok(lane) = shortcut.dial(deadline)
-        {
-            self.came_up(shortcut.transport());
-            return Ok(lane);
+        if let Some(shortcut) = shortcut {
+            match shortcut.dial(deadline) {
+                Ok(lane) => {
+                    self.came_up(shortcut.transport());
+                    return Ok(lane);
+                }
+                Err(error) => self.troubled(error.to_string()),
+            }
         }
         let lane = self.dial_tcp(deadline)?;
         self.came_up("tcp");
         Ok(lane)
     }
 
-    fn came_up(&self, transport: &'static str) {
+    pub(crate) fn came_up(&self, transport: &'static str) {
         *self.last_transport.lock().unwrap_or_else(PoisonError::into_inner) = transport;
+        if transport != "tcp" {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// A TCP lane, for words and where there is nothing better. Waits.
@@ -334,7 +332,11 @@ impl Link {
             let failure = match error {
                 Trouble::Refused(failure) => failure,
                 Trouble::Lane { failure, .. } => {
-                    waited.lane = None;
+                    if let Some(lane) = waited.lane.take()
+                        && lane.driven.transport() != "tcp"
+                    {
+                        self.troubled(failure.detail.clone());
+                    }
                     failure
                 }
             };
@@ -370,7 +372,7 @@ impl Link {
                 self.open_now(waited, &piece.advert, epoch, deadline)?;
             }
         }
-        waited.run(direction, pieces, epoch, deadline)
+        waited.run(direction, pieces, epoch, deadline, &self.moved)
     }
 
     fn open_now(
@@ -475,7 +477,14 @@ impl Waited {
     }
 
     /// Moves pieces whose adverts are open.
-    fn run(&mut self, direction: Direction, pieces: &[Piece], epoch: u64, deadline: Instant) -> Result<(), Trouble> {
+    fn run(
+        &mut self,
+        direction: Direction,
+        pieces: &[Piece],
+        epoch: u64,
+        deadline: Instant,
+        moved: &Moved,
+    ) -> Result<(), Trouble> {
         let lane = self.lane.as_mut().expect("the caller made sure of a lane");
         let fence = direction == Direction::Write;
         let (mut next, mut ended) = (0, 0);
@@ -499,16 +508,18 @@ impl Waited {
                 .map_err(|error| Trouble::lane(&error, fence))?;
             for Finished { id, outcome } in finished.drain(..) {
                 ended += 1;
-                if let Outcome::Refused(refusal) = outcome {
-                    let piece = &pieces[usize::try_from(id).expect("an index of ours")];
-                    let region = Advert::region_id(piece.advert.buffer);
-                    let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
-                    if refusal.code == Code::BadFrame {
-                        // The peer could not read it, and ends the connection.
-                        return Err(Trouble::Lane { failure, fence });
-                    }
-                    refused.get_or_insert(failure);
+                let piece = &pieces[usize::try_from(id).expect("an index of ours")];
+                let Outcome::Refused(refusal) = outcome else {
+                    moved.add(lane.driven.transport(), piece.length);
+                    continue;
+                };
+                let region = Advert::region_id(piece.advert.buffer);
+                let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
+                if refusal.code == Code::BadFrame {
+                    // The peer could not read it, and ends the connection.
+                    return Err(Trouble::Lane { failure, fence });
                 }
+                refused.get_or_insert(failure);
             }
         }
         refused.map_or(Ok(()), |failure| Err(Trouble::Refused(failure)))

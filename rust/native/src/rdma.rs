@@ -23,13 +23,13 @@ pub fn upgrade(spin_us: u64) -> Option<Arc<RdmaUpgrade>> {
     rail().map(|rail| Arc::new(RdmaUpgrade::new(&rail, None, Duration::from_micros(spin_us))))
 }
 
-/// Takes a device into use and returns its name. Twice is once: the first stays.
+/// Takes a device into use and returns its name. Twice is once: the first stays, unless it is lost by now.
 #[pyfunction]
 #[pyo3(signature = (*, device=None, library=None))]
 pub fn use_rdma(py: Python<'_>, device: Option<String>, library: Option<PathBuf>) -> PyResult<String> {
     py.detach(|| {
         let mut rail = RAIL.lock().unwrap_or_else(PoisonError::into_inner);
-        if rail.is_none() {
+        if rail.as_ref().is_none_or(|rail| rail.check().is_err()) {
             let opened = Rail::open(&RailOptions { library, device })
                 .map_err(|error| errors::raise("not_supported", &error.to_string(), &[]))?;
             *rail = Some(opened);

@@ -53,10 +53,13 @@ pub struct RdmaDialer {
 struct Backoff {
     not_before: Instant,
     pause: Duration,
+    /// What happened last.
+    why: String,
 }
 
 impl Backoff {
-    fn failed(&mut self) {
+    fn failed(&mut self, why: String) {
+        self.why = why;
         self.not_before = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(RETRY_MAX);
     }
@@ -72,7 +75,8 @@ impl RdmaDialer {
         options: ConnectOptions,
         expected: Option<EndpointRecord>,
     ) -> Self {
-        let backoff = Arc::new(Mutex::new(Backoff { not_before: Instant::now(), pause: RETRY_FIRST }));
+        let backoff =
+            Arc::new(Mutex::new(Backoff { not_before: Instant::now(), pause: RETRY_FIRST, why: String::new() }));
         Self { rail: Arc::clone(rail), address, peer, identity, options, expected, backoff }
     }
 
@@ -82,8 +86,12 @@ impl RdmaDialer {
     /// Whatever stands in the way, said aloud: use TCP.
     pub fn dial(&self, deadline: Instant) -> Result<Box<dyn Driven>, TransportError> {
         let name = self.peer.name.clone();
-        if Instant::now() < self.backoff.lock().unwrap_or_else(PoisonError::into_inner).not_before {
-            return Err(unreachable(&name, "RDMA failed a moment ago"));
+        let held_back = {
+            let backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+            (Instant::now() < backoff.not_before).then(|| format!("RDMA failed a moment ago: {}", backoff.why))
+        };
+        if let Some(why) = held_back {
+            return Err(unreachable(&name, &why));
         }
         let result = self.dial_now(deadline.min(Instant::now() + CONNECT_MAX));
         let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +102,7 @@ impl RdmaDialer {
                 self.rail.say(format!("{name} is reached over RDMA ({})", self.rail.device().name()));
             }
             Err(error) => {
-                backoff.failed();
+                backoff.failed(error.to_string());
                 self.rail.say(format!("{name} is reached over TCP: {error}"));
             }
         }
@@ -344,7 +352,7 @@ impl RdmaDriven {
         let peer = self.peer.name.clone();
         self.rail.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
         self.rail.say(format!("{peer} is reached over TCP: {error}"));
-        self.backoff.lock().unwrap_or_else(PoisonError::into_inner).failed();
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner).failed(error.to_string());
         self.close();
         let cause = Some(io::Error::other(error.to_string()));
         TransportError::Disconnected { peer, doing: "moving bytes over RDMA", cause }
