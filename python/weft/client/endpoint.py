@@ -1,6 +1,7 @@
 """`weft.Endpoint()`: an endpoint of this user's processes, or of a cluster, without a word of configuration."""
 
 import os
+from collections.abc import Mapping
 
 from weft.config import create_secret, data_directory, find_secret, rdma_choice
 from weft.dataplane import endpoint as dataplane
@@ -22,11 +23,7 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
     is none. Only endpoints that hold the same one can connect. Raises `Misconfigured`.
     """
     known = secret or find_secret(os.environ) or create_secret(data_directory(os.environ))
-    congestion = os.environ.get("WEFT_TCP_CONGESTION", "").strip() or None
-    transport = os.environ.get("WEFT_TRANSPORT", "").strip() or None
-    if transport not in (None, *dataplane.TRANSPORTS):
-        known_ones = ", ".join(dataplane.TRANSPORTS)
-        raise Misconfigured(f"WEFT_TRANSPORT is one of {known_ones}, not {transport!r}", variable="WEFT_TRANSPORT")
+    congestion, transport = congestion_asked(os.environ), transport_asked(os.environ)
     if transport in (None, "rdma"):
         prepare_rdma(rdma_choice(os.environ))
     return dataplane.Endpoint.listen(
@@ -38,3 +35,17 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
         congestion=congestion,
         transport=transport,
     )
+
+
+def congestion_asked(env: Mapping[str, str]) -> str | None:
+    """WEFT_TCP_CONGESTION: the congestion control of TCP lanes, None for the endpoint's own choice."""
+    return env.get("WEFT_TCP_CONGESTION", "").strip() or None
+
+
+def transport_asked(env: Mapping[str, str]) -> str | None:
+    """WEFT_TRANSPORT: the one transport to keep to, None for the best there is. Raises `Misconfigured`."""
+    transport = env.get("WEFT_TRANSPORT", "").strip() or None
+    if transport not in (None, *dataplane.TRANSPORTS):
+        known_ones = ", ".join(dataplane.TRANSPORTS)
+        raise Misconfigured(f"WEFT_TRANSPORT is one of {known_ones}, not {transport!r}", variable="WEFT_TRANSPORT")
+    return transport

@@ -320,6 +320,11 @@ impl Peer {
         self.link.moved.list().into_iter().collect()
     }
 
+    #[getter]
+    fn is_closed(&self) -> bool {
+        self.link.is_closed()
+    }
+
     fn close(&self) {
         self.engine.disconnect(&self.link);
     }
