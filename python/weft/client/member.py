@@ -117,7 +117,7 @@ class Member:
             return record
 
     def drop_rdma(self, why: str = "it was asked to") -> None:
-        """Gives the device up and registers TCP again, so that peers go back to it. It is not taken up by itself again."""
+        """Gives the device up and registers TCP again, so that peers go back. It is not taken up by itself again."""
         self._rdma_choice = OFF
         self._give_up_rdma(why)
 
@@ -267,7 +267,7 @@ class Member:
 
 
 def join(cluster: "Cluster", name: str, *, host: str | None, port: int) -> Member:
-    """Listens, comes into the cluster, and goes on beating. Raises what keeps this process out; nothing is left then."""
+    """Listens, comes into the cluster, and goes on beating. Raises what keeps this process out, and leaves nothing."""
     name = str(parse_node_id(name, "name"))
     cluster_id = bytes.fromhex(cluster.describe().cluster_id)
     asked = transport_asked(os.environ)

@@ -1,4 +1,4 @@
-"""Which transport a peer is reached by: one table, from what both ends registered and what they found out when they met.
+"""Which transport a peer is reached by: one table, of what both ends registered and what they found out as they met.
 
 Best first: `ipc` between neighbours, `rdma` where both ends registered it, `tcp` always. `tcpx` (TCP through a bounce
 buffer) goes before all of them where a process asks for it, and is not chosen otherwise. Whatever is better than what
@@ -80,7 +80,7 @@ def choose(
     only: str | None = None,
     failed: Mapping[str, str] | None = None,
 ) -> Choice:
-    """The best transport there is. `only` keeps to one, where it works; `failed` are those that were tried, and why not."""
+    """The best transport there is. `only` keeps to one, where it works; `failed` are those that were tried, and how."""
     case, tried = _Case(ours, theirs, meeting), failed or {}
     passed_over: list[PassedOver] = []
     ranking = RANKING if only in (None, *RANKING) else (only, *RANKING)

@@ -6,8 +6,8 @@ takes the new one, so no transfer fails of it. A way that broke is tried again b
 lets it. Each choice is said once, in the log, with the reasons of what was passed over.
 
 What if a record is late? Then the engine notices first: the queue pair is gone, bytes go over TCP, and the record says
-why afterwards. What if a peer comes back as another process? Its record has grown; taking TCP finds out who answers, and
-the way to the life that ended is given up.
+why afterwards. What if a peer comes back as another process? Its record has grown; taking TCP finds out who answers,
+and the way to the life that ended is given up.
 """
 
 import logging
@@ -32,7 +32,10 @@ Distance = Callable[[str, int], PeerDistance]
 
 
 class WayReport(Struct, frozen=True, kw_only=True):
-    """The way to one peer as it is: which transport, how much moved over each, and why not a better one."""
+    """The way to one peer as it is: which transport, how much moved over each, and why not a better one.
+
+    Where there are several ways to one node, the newest speaks for all, and what moved is of those that are still open.
+    """
 
     name: str
     transport: str
@@ -135,9 +138,9 @@ class Ways:
         return [
             WayReport(
                 name=name,
-                transport=ways[0].peer.transport,
+                transport=ways[-1].peer.transport,
                 moved_bytes=_added(way.peer.moved_bytes for way in ways),
-                reasons=_reasons(ways[0]),
+                reasons=_reasons(ways[-1]),
                 distance=next((way.distance for way in ways if way.distance is not None), None),
             )
             for name in sorted(self._ways)
@@ -173,9 +176,11 @@ class Ways:
         with self._lock:
             ours, theirs = self._own, self._records.get(way.peer.name)
         # Who is not registered, or no longer, is reached as it was; its own connections say when it is gone.
-        if theirs is not None and way.chosen_for != (ours, theirs):
+        if theirs is not None and not met_now and way.peer.address != (theirs.host, theirs.port):
+            self._look_whether_left(way, theirs)
+        elif theirs is not None and way.chosen_for != (ours, theirs):
             self._turn(way, ours, theirs, met_now=met_now)
-        elif way.peer.wanted != way.peer.transport:
+        elif way.peer.wanted not in ("tcp", way.peer.transport):
             self._try_again(way)
         elif way.trouble is not None:
             way.trouble = None
@@ -215,8 +220,18 @@ class Ways:
             _log.info("%s (%s:%d)", choice, *peer.address)
         way.choice = choice
 
+    def _look_whether_left(self, way: _Way, theirs: Registered) -> None:
+        """Its node is registered elsewhere by now: mostly because the process that was here ended."""
+        peer = way.peer
+        try:
+            peer.take_way("tcp")
+        except WeftError:
+            where = f"{theirs.host}:{theirs.port}"
+            _log.info("%s is registered at %s now; the way to %s:%d is given up", peer.name, where, *peer.address)
+            peer.close()
+
     def _stays(self, way: _Way, choice: Choice, ours: Registered, theirs: Registered) -> bool:
-        """Whether nothing is to be done: the peer's record is the one it was chosen for, and so is what counts of ours."""
+        """Whether nothing is to be done: it was chosen for this record of the peer, and for what counts of ours."""
         if way.chosen_for is None or way.chosen_for[1] != theirs:
             return False
         same_device = choice.transport != "rdma" or way.chosen_for[0].rdma == ours.rdma
@@ -235,7 +250,7 @@ class Ways:
 
 def _reasons(way: _Way) -> tuple[str, ...]:
     wanted, used = way.peer.wanted, way.peer.transport
-    if wanted == used:
+    if wanted in ("tcp", used):
         return way.choice.reasons
     trouble = way.peer.trouble or way.trouble or "its last lane did not come up"
     return (*way.choice.reasons, f"{wanted} not used with {way.peer.name} for now: {trouble}")
