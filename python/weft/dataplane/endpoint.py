@@ -63,7 +63,7 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     """A peer, and the transport its last lane for data came up on.
 
     `wanted` is the transport it should be; where the two differ, `trouble` says what stands in the way. `moved_bytes`
-    are counted by the lane that carried them; an `rdma` lane counts what it sent over the connection beside it.
+    are counted by what carried them: an `rdma` lane sends a first request over the connection beside it.
     """
 
     name: str

@@ -337,7 +337,7 @@ impl Core {
                 up.bytes -= going.piece.length;
                 match outcome {
                     Outcome::Done(..) => {
-                        let transport = up.lane.driven.transport();
+                        let transport = up.lane.carrier(id);
                         track.link.moved.add(transport, going.piece.length);
                         self.piece_done(going.job);
                     }

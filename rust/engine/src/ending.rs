@@ -14,6 +14,7 @@ use crate::piece::Direction;
 use crate::progress::{After, Command, Core};
 use crate::track::{Going, Pending, Saying, Slot, WORDS};
 use crate::transfer::{Status, Transfer};
+use crate::ways::reason;
 
 impl Core {
     /// A lane is of no use any more: what was on it is asked again, elsewhere or later.
@@ -25,7 +26,7 @@ impl Core {
             let _ = self.poller.remove(descriptor);
         }
         if up.lane.driven.transport() != "tcp" {
-            track.link.troubled(error.to_string());
+            track.link.troubled(reason(error));
         }
         up.lane.driven.close();
         let mut going: Vec<(u64, Going)> = Vec::new();

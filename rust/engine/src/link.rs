@@ -20,7 +20,7 @@ use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word
 
 use crate::Failure;
 use crate::piece::{Direction, Part, Piece, cut, no_ranges};
-use crate::ways::Moved;
+use crate::ways::{Moved, reason};
 
 /// Lanes of one link that callers may wait on at once; more of them take turns.
 const WAITED_LANES_MAX: usize = 4;
@@ -69,6 +69,12 @@ impl OpenLane {
     /// Nothing is open yet.
     pub fn new(driven: Box<dyn Driven>) -> Self {
         Self { driven, handles: HashMap::new() }
+    }
+
+    /// The transport that carried a read or write that finished here. Asked once of each.
+    pub fn carrier(&mut self, id: u64) -> &'static str {
+        let transport = self.driven.transport();
+        if transport != "tcp" && self.driven.went_by_tcp(id) { "tcp" } else { transport }
     }
 
     /// The handle of an advert, if it may be used: reading asks for no epoch.
@@ -250,7 +256,7 @@ impl Link {
                     self.came_up(shortcut.transport());
                     return Ok(lane);
                 }
-                Err(error) => self.troubled(error.to_string()),
+                Err(error) => self.troubled(reason(&error)),
             }
         }
         let lane = self.dial_tcp(deadline)?;
@@ -510,7 +516,7 @@ impl Waited {
                 ended += 1;
                 let piece = &pieces[usize::try_from(id).expect("an index of ours")];
                 let Outcome::Refused(refusal) = outcome else {
-                    moved.add(lane.driven.transport(), piece.length);
+                    moved.add(lane.carrier(id), piece.length);
                     continue;
                 };
                 let region = Advert::region_id(piece.advert.buffer);

@@ -22,12 +22,12 @@ use crate::{Endpoint, Failure};
 /// The transports by the names people read, in the order they are listed in.
 pub const WAYS: [&str; 4] = ["ipc", "rdma", "tcpx", "tcp"];
 
-/// Bytes that moved to and from one peer, by the transport of the lane that carried them.
+/// Bytes that moved to and from one peer, by the transport that carried them.
 #[derive(Debug, Default)]
 pub struct Moved([AtomicU64; WAYS.len()]);
 
 impl Moved {
-    /// So many more moved over a lane of this transport.
+    /// So many more moved by this transport.
     pub fn add(&self, transport: &str, bytes: u64) {
         if let Some(index) = WAYS.iter().position(|way| *way == transport) {
             self.0[index].fetch_add(bytes, Ordering::Relaxed);
@@ -134,7 +134,7 @@ impl Endpoint {
                 return Err(Failure::argument(format!("a way to a peer is one of {known}, not {other:?}")));
             }
         };
-        link.take_up(shortcut, deadline).map_err(|error| Failure::of(&error))?;
+        link.take_up(shortcut, deadline).map_err(|error| Failure { detail: reason(&error), ..Failure::of(&error) })?;
         self.mailbox.put(Command::Turn(link.number));
         Ok(())
     }
@@ -186,7 +186,7 @@ impl Link {
     /// # Errors
     /// Why none came up; the link stays as it was.
     pub fn take_up(&self, shortcut: Arc<dyn Shortcut>, deadline: Instant) -> Result<(), TransportError> {
-        let driven = shortcut.dial(deadline).inspect_err(|error| self.troubled(error.to_string()))?;
+        let driven = shortcut.dial(deadline).inspect_err(|error| self.troubled(reason(error)))?;
         self.came_up(shortcut.transport());
         self.set_shortcut(Some(shortcut));
         self.lend_out(driven);
@@ -259,12 +259,22 @@ impl Link {
     }
 }
 
+/// Why a way could not be had, or broke: of what another transport than TCP says, its own words.
+pub(crate) fn reason(error: &TransportError) -> String {
+    match error {
+        TransportError::Unreachable { cause, .. } | TransportError::Disconnected { cause: Some(cause), .. } => {
+            cause.to_string()
+        }
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_counted_by_the_lane_that_carried_them() {
+    fn bytes_are_counted_by_what_carried_them() {
         let moved = Moved::default();
         moved.add("rdma", 5);
         moved.add("tcp", 7);

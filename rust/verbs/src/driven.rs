@@ -6,7 +6,7 @@
 //! another, under a newer epoch, and the open of that epoch cuts this session at the lender. The next lane is on TCP for a
 //! while, and both are said.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -140,6 +140,7 @@ impl RdmaDialer {
             opening: HashMap::new(),
             own: HashMap::new(),
             own_next: OWN,
+            detours: HashSet::new(),
             answers: Vec::new(),
             backoff: Arc::clone(&self.backoff),
             open: true,
@@ -179,6 +180,8 @@ struct RdmaDriven {
     opening: HashMap<u64, Opening>,
     own: HashMap<u64, Own>,
     own_next: u64,
+    /// Reads and writes that had no key when they were submitted.
+    detours: HashSet<u64>,
     answers: Vec<Finished>,
     backoff: Arc<Mutex<Backoff>>,
     open: bool,
@@ -274,7 +277,15 @@ impl RdmaDriven {
                 }
                 return;
             }
-            Outcome::Refused(refusal) => refusal.to_string(),
+            Outcome::Refused(refusal) => {
+                if refusal.code == Code::NotSupported
+                    && let Some(online) = &mut self.online
+                {
+                    // It cannot lend this memory, or gave RDMA up altogether: the session is asked about at once.
+                    online.renewed_at = online.renewed_at.min(now.checked_sub(online.lease / 3).unwrap_or(now));
+                }
+                refusal.to_string()
+            }
         };
         opening.key = KeyState::Never;
         self.rail.say(format!("one extent of {} stays on TCP: {refused}", self.peer.name));
@@ -391,7 +402,10 @@ impl Driven for RdmaDriven {
                     let length = usize::try_from(submission.header.length).expect("a frame is at most 64 MiB");
                     self.moving.push_back(Going { submission, moving: Moving::new(key, length), orphan: false });
                 }
-                None => self.tcp.submit(submission),
+                None => {
+                    self.detours.insert(submission.id);
+                    self.tcp.submit(submission);
+                }
             },
             _ => self.tcp.submit(submission),
         }
@@ -420,6 +434,7 @@ impl Driven for RdmaDriven {
     fn forget(&mut self, id: u64) -> Forgotten {
         let Some(position) = self.moving.iter().position(|going| going.submission.id == id && !going.orphan) else {
             self.opening.remove(&id);
+            self.detours.remove(&id);
             return self.tcp.forget(id);
         };
         let going = &mut self.moving[position];
@@ -445,6 +460,10 @@ impl Driven for RdmaDriven {
 
     fn transport(&self) -> &'static str {
         "rdma"
+    }
+
+    fn went_by_tcp(&mut self, id: u64) -> bool {
+        self.detours.remove(&id)
     }
 
     fn peer(&self) -> &PeerIdentity {

@@ -2,6 +2,7 @@
 //!
 //! A device is there once a file `device` is in the folder that `WEFT_FAKE_VERBS` names, for every process of it at once,
 //! as if an adapter were plugged in; `weft_fake_remove` pulls this process's out.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "each hands on what it was called with, under the same contract")]
 
 #[path = "mod.rs"]
 mod fake;
