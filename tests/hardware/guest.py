@@ -3,8 +3,9 @@
     python3 -m tests.hardware.guest PROGRAM ...
 
 `make test-rdma` hands it the tests over real verbs. The guest is a kernel of the distribution, a root file system in
-memory with those programs, the verbs library and what they need, and a network device of its own; it reaches nothing outside, and nothing outside reaches it. It runs without hardware help, so it runs anywhere, and its
-times say nothing. What is unpacked is kept in `.build/rdma` and made anew when the kernel's version moves on.
+memory with those programs, the verbs library and what they need, and a network device of its own; it reaches nothing
+outside, and nothing outside reaches it. It runs without hardware help, so it runs anywhere, and its times say nothing.
+What is unpacked is kept in `.build/rdma` and made anew when the kernel's version moves on.
 """
 
 import gzip

@@ -26,14 +26,14 @@ from urllib.parse import urlsplit
 from weft.api.bodies.beat import BeatBody, Observations, PeerReport
 from weft.api.bodies.cluster import EndpointList, NodeBody
 from weft.client.coordinator import Coordinator
-from weft.client.endpoint import congestion_asked, transport_asked
+from weft.client.endpoint import ways_asked
 from weft.client.flow import Flow
 from weft.config import is_loopback, rdma_choice, route_from
-from weft.dataplane import Party, RdmaRecord, prepare_rdma
+from weft.dataplane import RdmaRecord, prepare_rdma
 from weft.dataplane.choice import Registered
 from weft.dataplane.endpoint import Endpoint, Peer
 from weft.dataplane.rdma import OFF
-from weft.dataplane.ways import WayReport, Ways, distance_by
+from weft.dataplane.ways import WayReport, Ways
 from weft.model.errors import ClusterNotFound, IncarnationRetired, NodeExists, NodeNotFound, NotSupported, WeftError
 from weft.model.ids import Incarnation, parse_node_id, spell_incarnation
 from weft.model.policy import ERROR_LENGTH_MAX, RDMA_LOOK_MS, WAYS_LOOK_MS
@@ -270,7 +270,7 @@ def join(cluster: "Cluster", name: str, *, host: str | None, port: int) -> Membe
     """Listens, comes into the cluster, and goes on beating. Raises what keeps this process out, and leaves nothing."""
     name = str(parse_node_id(name, "name"))
     cluster_id = bytes.fromhex(cluster.describe().cluster_id)
-    asked = transport_asked(os.environ)
+    congestion, asked = ways_asked()
     where = host or _reached_at(cluster.url)
     endpoint = Endpoint.listen(
         secret=cluster.secret,
@@ -278,12 +278,11 @@ def join(cluster: "Cluster", name: str, *, host: str | None, port: int) -> Membe
         host=where,
         port=port,
         cluster_id=cluster_id,
-        congestion=congestion_asked(os.environ),
+        congestion=congestion,
         transport=asked,
     )
-    party = Party(cluster_id=cluster_id, secret=cluster.secret, name=name, incarnation=endpoint.incarnation)
     own = Registered(name=name, host=where, port=endpoint.address[1])
-    ways = Ways(endpoint, own, distance=distance_by(party), only=asked)
+    ways = Ways(endpoint, own, only=asked)
     rdma = rdma_choice(os.environ) if asked in (None, "rdma") else OFF
     member = Member(cluster, endpoint, ways, host=where, rdma=rdma)
     try:

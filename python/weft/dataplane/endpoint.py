@@ -201,11 +201,11 @@ class Peer:
         return self._native.write_now(advert, offset, memory_of(data), timeout_ms)
 
     def readv_now(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> int:
-        """Many reads in one: parts of one advert travel together. Whole or not at all."""
+        """Many reads in one: parts of one advert travel together. If it fails, the buffers hold what had come."""
         return self._native.readv_now(_vector(items), timeout_ms)
 
     def writev_now(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> int:
-        """Many writes in one. What is wrong with any part is refused before a byte moves."""
+        """Many writes in one. Nothing is written unless the owner of every part finds its advert good."""
         return self._native.writev_now(_vector(items), timeout_ms)
 
     def read(self, advert: Advert, into: Any, *, offset: int = 0, timeout_ms: int | None = None) -> Transfer:
@@ -231,6 +231,13 @@ class Peer:
     def recv(self, into: Any, *, tag: int = 0, timeout_ms: int | None = None) -> Transfer:
         """Receives the peer's next send of `tag`; done with as many bytes as came."""
         return Transfer(self._native.receive(tag, memory_of(into), timeout_ms))
+
+    def ask(self, topic: int, question: Any, *, timeout_ms: int | None = None) -> bytes:
+        """Asks the peer something and waits for its answer. Asked once, never repeated.
+
+        Raises what the peer refuses with, and what the way there fails with.
+        """
+        return self._native.ask(topic, memory_of(question), timeout_ms)
 
     def notify(self, name: bytes, content: Any = b"", *, timeout_ms: int | None = None) -> Transfer:
         """Lets the peer know something; done once it has it, behind every write that was done before."""
@@ -301,6 +308,38 @@ class Endpoint:
         )
         return cls(native, name=name, incarnation=incarnation, cluster_id=cluster)
 
+    @classmethod
+    def caller(
+        cls,
+        *,
+        secret: bytes,
+        name: str,
+        cluster_id: bytes,
+        congestion: str | None = None,
+        transport: str | None = None,
+    ) -> Self:
+        """One that does not listen: it connects to others, and nobody to it. It advertises and receives nothing."""
+        if transport not in (None, *TRANSPORTS):
+            raise BadArgument(f"transport is one of {', '.join(TRANSPORTS)}, not {transport!r}")
+        incarnation = secrets.randbits(63) | 1
+        native = _native.Endpoint(
+            host="0.0.0.0",  # noqa: S104 - nothing is bound.
+            port_first=0,
+            port_last=0,
+            cluster_id=cluster_id,
+            secret=secret,
+            name=name,
+            incarnation=incarnation,
+            congestion=congestion,
+            spin_us=SPIN_US_MAX,
+            connect_timeout_ms=CONNECT_MS_MAX,
+            ipc=transport in (None, "ipc"),
+            bounce=transport == "tcpx",
+            rdma=transport in (None, "rdma"),
+            listens=False,
+        )
+        return cls(native, name=name, incarnation=incarnation, cluster_id=cluster_id)
+
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens; the port is the real one."""
@@ -355,6 +394,10 @@ class Endpoint:
     def rdma_trouble(self) -> str | None:
         """Why the device in use is of no use any more; None while it works, or without one."""
         return self._native.rdma_trouble()
+
+    def measure(self, host: str, port: int, timeout_ms: int = CONNECT_MS_MAX) -> tuple[float, str]:
+        """The best round trip of a few over a connection of its own, in microseconds, and the tier it falls into."""
+        return self._native.measure(host, port, timeout_ms)
 
     def notifications(self, timeout_ms: int = 0) -> list[Notification]:
         """All notifications that arrived, oldest first, waiting for one at most so long."""

@@ -12,23 +12,17 @@ and the way to the life that ended is given up.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from weft._native import Connection
 from weft.dataplane.choice import Choice, Registered, choose
 from weft.dataplane.endpoint import Endpoint, Peer
-from weft.dataplane.holder import Party
 from weft.dataplane.lender import PeerDistance
 from weft.dataplane.rdma import report_rdma
 from weft.model.errors import EndpointNotFound, ExtentLost, Unreachable, WeftError
-from weft.model.policy import CONNECT_MS_MAX
 
 _log = logging.getLogger(__name__)
-
-Distance = Callable[[str, int], PeerDistance]
-"""How far who listens there is."""
 
 
 class WayReport(Struct, frozen=True, kw_only=True):
@@ -55,34 +49,12 @@ class _Way:
         self.trouble: str | None = None
 
 
-def distance_by(party: Party) -> Distance:
-    """Measures as this party, over a connection of its own each time."""
-
-    def measure(host: str, port: int) -> PeerDistance:
-        connection = Connection(
-            host=host,
-            port=port,
-            cluster_id=party.cluster_id,
-            secret=party.secret,
-            name=party.name,
-            incarnation=party.incarnation,
-            timeout_ms=CONNECT_MS_MAX,
-        )
-        try:
-            return PeerDistance(rtt_us=connection.ping(CONNECT_MS_MAX), tier=connection.tier)
-        finally:
-            connection.close()
-
-    return measure
-
-
 class Ways:
     """The ways of one endpoint. For any thread; choosing goes on in one at a time."""
 
-    def __init__(self, endpoint: Endpoint, own: Registered, *, distance: Distance, only: str | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, own: Registered, *, only: str | None = None) -> None:
         self._endpoint = endpoint
         self._only = only
-        self._distance = distance
         self._lock = threading.Lock()
         self._turning = threading.Lock()
         self._own = own
@@ -187,7 +159,8 @@ class Ways:
             _log.info("%s is reached by %s again", way.peer.name, way.peer.transport)
         if theirs is not None and way.distance is None and not way.peer.is_closed:
             try:
-                way.distance = self._distance(theirs.host, theirs.port)
+                rtt_us, tier = self._endpoint.measure(theirs.host, theirs.port)
+                way.distance = PeerDistance(rtt_us=rtt_us, tier=tier)
             except WeftError as error:
                 _log.debug("%s could not be measured: %s", way.peer.name, error)
 

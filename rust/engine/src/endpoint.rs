@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use weft_sys::memory::Span;
 use weft_sys::neighbour;
-use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions};
+use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions, Tls};
 use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
 use crate::Failure;
 use crate::ipc::Owner;
 use crate::link::Link;
-use crate::matching::{Matching, Receive, Send};
+use crate::matching::{Matching, Receive, Send, key};
 use crate::memory::{Memory, MemoryCounts};
 use crate::notices::{Notice, Notices};
-use crate::piece::{Direction, Part, check, cut};
-use crate::progress::{After, Command, Core, Mailbox, TRANSFERS_MAX};
+use crate::piece::{Direction, Part, check, cut, inquire};
+use crate::progress::{Command, Core, Mailbox, TRANSFERS_MAX};
 use crate::rdma::Rdma;
 use crate::router::Router;
 use crate::track::PIECE_BYTES_MAX;
@@ -40,14 +40,18 @@ pub struct EndpointConfig {
     pub name: String,
     /// This life of it; random.
     pub incarnation: u64,
-    /// How it listens.
-    pub server: ServerConfig,
+    /// How it listens; none for one that only calls: it is not reached, so that it advertises and receives nothing.
+    pub server: Option<ServerConfig>,
+    /// Whether messages that are no words of endpoints are kept for [`Server::receive_message`]; refused otherwise.
+    pub inbox: bool,
     /// How it connects.
     pub connect: ConnectOptions,
     /// Milliseconds of the Unix clock, for the ends of grants.
     pub now_ms: fn() -> u64,
     /// Whether processes of this user on this machine are reached without a network, where that works.
     pub ipc: bool,
+    /// How it speaks TLS, where it does. Its name is then one that the certificate holds.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// One process's end of transfers.
@@ -92,14 +96,20 @@ impl Endpoint {
     /// # Errors
     /// As [`Server::start`]; out of descriptors or threads.
     pub fn start(config: EndpointConfig) -> io::Result<Self> {
-        let identity = Identity::new(config.cluster_id, &config.secret, config.name.clone(), config.incarnation);
+        let identity =
+            Identity::new(config.cluster_id, &config.secret, config.name, config.incarnation).with_tls(config.tls);
         let mailbox = Arc::new(Mailbox::new()?);
         let matching = Arc::new(Matching::default());
         let notices = Arc::new(Notices::default());
-        let router = Arc::new(Router::new(Arc::clone(&mailbox), Arc::clone(&matching), Arc::clone(&notices)));
+        let router =
+            Arc::new(Router::new(Arc::clone(&mailbox), Arc::clone(&matching), Arc::clone(&notices), config.inbox));
         let sink: Arc<dyn weft_transport::MessageSink> = Arc::clone(&router) as _;
-        let server = Arc::new(Server::start_with(identity.clone(), config.server, Some(sink))?);
-        let memory = Arc::new(Memory::new(config.cluster_id, &config.secret, &config.name, config.incarnation));
+        let listens = config.server.is_some();
+        let server = Arc::new(match config.server {
+            Some(server) => Server::start_with(identity.clone(), server, Some(sink))?,
+            None => Server::silent(identity.clone(), config.now_ms)?,
+        });
+        let memory = Arc::new(Memory::new(config.cluster_id, &config.secret, &identity.name, config.incarnation));
         let core = Core::new(
             Arc::clone(&mailbox),
             Arc::clone(&matching),
@@ -110,7 +120,7 @@ impl Endpoint {
         let address = server.address();
         let mut greeting = Greeting { host: address.ip().to_string(), port: address.port(), ..Greeting::default() };
         let mut owner = None;
-        if config.ipc {
+        if config.ipc && listens {
             // Without it everything still works, over TCP.
             owner = Owner::start(
                 config.cluster_id,
@@ -124,9 +134,11 @@ impl Endpoint {
         }
         if let Some(owner) = &owner {
             memory.also_ask(owner.withdrawing());
+            owner.name().clone_into(&mut greeting.socket);
+        }
+        if config.ipc && (owner.is_some() || !listens) {
             greeting.machine = neighbour::machine();
             greeting.user = neighbour::user();
-            owner.name().clone_into(&mut greeting.socket);
         }
         router.set_greeting(greeting);
         let thread = std::thread::Builder::new().name("weft-move".to_owned()).spawn(move || core.run())?;
@@ -214,6 +226,16 @@ impl Endpoint {
         Ok(self.keep(link))
     }
 
+    /// The quickest of a few round trips to whoever listens at `address`, over a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Link::connect`].
+    pub fn measure(&self, address: SocketAddr, deadline: Instant) -> Result<Duration, Failure> {
+        self.check_open()?;
+        let greeting = Greeting { port: 0, ..self.router.greeting() };
+        Link::connect(0, address, Arc::clone(&self.identity), self.connect.clone(), &greeting, deadline)?.ping(deadline)
+    }
+
     /// The next peer that connected here; `None` when none did until `until`. The link goes back to where it listens.
     ///
     /// # Errors
@@ -262,8 +284,13 @@ impl Endpoint {
     /// Gives a link up: what is under way on it fails as `closed`.
     pub fn disconnect(&self, link: &Arc<Link>) {
         link.close();
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
-        self.mailbox.put(Command::Leave(link.number));
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.remove(&link.number);
+        // A program may hold several links to one peer, and receives were posted to the process, not to a link.
+        let peer = key(link);
+        let last = !links.values().any(|other| key(other) == peer);
+        drop(links);
+        self.mailbox.put(Command::Leave { link: link.number, peer: last.then_some(peer) });
     }
 
     /// Lets peers reach a part of a registration.
@@ -278,7 +305,7 @@ impl Endpoint {
         writable: bool,
         lasts: Duration,
     ) -> Result<Advert, Failure> {
-        self.check_open()?;
+        self.check_reached()?;
         let expires_at_ms = (self.now_ms)().saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX));
         self.memory.advertise(self.server.store(), registration, offset, length, writable, expires_at_ms)
     }
@@ -311,7 +338,8 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<u64, Failure> {
         let bytes = check(direction, parts)?;
-        link.move_now(direction, parts, deadline)?;
+        let (begins, offset) = (parts[0].advert.buffer, parts[0].offset);
+        link.move_now(direction, parts, deadline).map_err(|failure| failure.within(begins, offset))?;
         Ok(bytes)
     }
 
@@ -327,13 +355,15 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<Arc<Transfer>, Failure> {
         check(direction, parts)?;
+        let pieces = cut(parts, PIECE_BYTES_MAX);
+        let inquiry = inquire(direction, &pieces)?;
         let transfer = self.transfer(link, deadline)?;
         self.mailbox.put(Command::Move {
             transfer: Arc::clone(&transfer),
             link: Arc::clone(link),
             direction,
-            pieces: cut(parts, PIECE_BYTES_MAX),
-            after: After::End,
+            pieces,
+            inquiry,
         });
         Ok(transfer)
     }
@@ -363,6 +393,7 @@ impl Endpoint {
         if span.is_empty() {
             return Err(Failure::argument("a receive needs room for at least one byte"));
         }
+        self.check_reached()?;
         let lasts = deadline.saturating_duration_since(Instant::now());
         let expires_at_ms = (self.now_ms)()
             .saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX))
@@ -455,8 +486,10 @@ impl Endpoint {
             owner.close();
             self.memory.ask_nobody();
         }
-        if let Some(rdma) = self.rdma() {
-            rdma.lender.close();
+        if let Some(rdma) = self.rdma()
+            && let Some(lender) = &rdma.lender
+        {
+            lender.close();
         }
         self.server.close();
     }
@@ -471,6 +504,16 @@ impl Endpoint {
             return Err(Failure { temporary: true, ..Failure::new("busy", &link.peer.name, detail) });
         }
         Ok(Transfer::new(self.transfer_next.fetch_add(1, Ordering::Relaxed), deadline, &self.under_way))
+    }
+
+    fn check_reached(&self) -> Result<(), Failure> {
+        self.check_open()?;
+        if self.server.address().port() == 0 {
+            return Err(Failure::argument(
+                "this endpoint only calls others and is reached by nobody; make one that listens",
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn check_open(&self) -> Result<(), Failure> {

@@ -19,11 +19,12 @@ use weft_transport::{
 use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word, encode_opening};
 
 use crate::Failure;
-use crate::piece::{Direction, Part, Piece, cut, no_ranges};
+use crate::asking::Asking;
+use crate::piece::{Direction, Part, Piece, cut, inquire, no_ranges};
 use crate::ways::{Moved, reason};
 
 /// Lanes of one link that callers may wait on at once; more of them take turns.
-const WAITED_LANES_MAX: usize = 4;
+pub(crate) const WAITED_LANES_MAX: usize = 4;
 /// Pieces of one waiting call that are outstanding at once: the peer works on the next while this side receives the last.
 const WAITED_PIECES_MAX: usize = 4;
 /// What one request of a waiting call carries.
@@ -57,7 +58,7 @@ pub struct OpenLane {
 
 /// An advert as a lane knows it.
 pub struct Known {
-    /// Which; two that differ in anything are two, whatever their number.
+    /// Which; two that open something else are two, whatever their number.
     pub advert: Arc<Advert>,
     /// What the peer calls it on this lane.
     pub handle: u64,
@@ -80,7 +81,7 @@ impl OpenLane {
     /// The handle of an advert, if it may be used: reading asks for no epoch.
     pub fn handle(&self, advert: &Arc<Advert>, direction: Direction, epoch: u64) -> Option<u64> {
         let known = self.handles.get(&advert.buffer)?;
-        let same = Arc::ptr_eq(&known.advert, advert) || known.advert == *advert;
+        let same = Arc::ptr_eq(&known.advert, advert) || known.advert.opens_the_same(advert);
         (same && (direction == Direction::Read || known.epoch == epoch)).then_some(known.handle)
     }
 }
@@ -103,6 +104,8 @@ pub struct Link {
     ways: AtomicU64,
     pub(crate) pool: Mutex<Pool>,
     freed: Condvar,
+    /// Lanes for questions.
+    pub asking: Asking,
     pub(crate) shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
     closed: AtomicBool,
     last_transport: Mutex<&'static str>,
@@ -119,11 +122,13 @@ pub(crate) struct Pool {
 }
 
 /// A lane a caller waits on.
-pub(crate) struct Waited {
-    pub(crate) lane: Option<OpenLane>,
+pub struct Waited {
+    /// None until it is needed.
+    pub lane: Option<OpenLane>,
     /// Which of the link's ways it was made for.
-    pub(crate) way: u64,
-    pub(crate) spin: Spin,
+    pub way: u64,
+    /// Its waits so far.
+    pub spin: Spin,
 }
 
 impl Link {
@@ -181,6 +186,7 @@ impl Link {
             ways: AtomicU64::new(0),
             pool: Mutex::new(Pool { idle: vec![waited], out: 0, queued: 0 }),
             freed: Condvar::new(),
+            asking: Asking::default(),
             shortcut: Mutex::new(None),
             closed: AtomicBool::new(false),
             last_transport: Mutex::new("tcp"),
@@ -231,7 +237,26 @@ impl Link {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).idle.clear();
+        self.asking.clear();
         self.freed.notify_all();
+    }
+
+    /// Takes a TCP lane out of those that wait for data, if nobody uses any.
+    pub fn borrow_tcp(&self) -> Option<Waited> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_tcp = |waited: &Waited| waited.lane.as_ref().is_some_and(|lane| lane.driven.transport() == "tcp");
+        let index = pool.idle.iter().position(by_tcp).filter(|_| pool.out == 0)?;
+        Some(pool.idle.remove(index))
+    }
+
+    /// Puts it back.
+    pub fn give_back(&self, waited: Waited) {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).idle.push(waited);
+    }
+
+    /// Longest spin of one wait.
+    pub fn spin(&self) -> Duration {
+        self.options.spin
     }
 
     /// Whether it was closed.
@@ -298,6 +323,7 @@ impl Link {
     /// What opens an advert on a lane of this link, under `epoch`.
     pub fn opening(&self, id: u64, advert: &Advert, epoch: u64) -> Submission {
         let mut header = Header::new(Kind::Open, 0);
+        header.offset = advert.index().into();
         header.tag = advert.incarnation;
         let mut payload = Vec::with_capacity(OPENING_BYTES + advert.grant.len());
         payload.extend_from_slice(&encode_opening(self.writer, epoch));
@@ -312,11 +338,13 @@ impl Link {
     /// The first refusal, or the connection's error once repeating did not help within the deadline.
     pub fn move_now(&self, direction: Direction, parts: &[Part], deadline: Instant) -> Result<(), Failure> {
         let pieces = cut(parts, WAITED_PIECE_BYTES);
+        let inquiry = inquire(direction, &pieces)?;
+        let asked = inquiry.as_ref().map_or(&[][..], |inquiry| &inquiry.pieces);
         let mut waited = self.take(deadline)?;
         let mut patience = Patience::until(deadline);
         let (mut fenced, mut damages) = (0, 0);
         let result = loop {
-            let error = match self.attempt(&mut waited, direction, &pieces, deadline) {
+            let error = match self.attempt(&mut waited, direction, asked, &pieces, deadline) {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
@@ -357,37 +385,41 @@ impl Link {
         result
     }
 
-    /// Moves the pieces over the lane, connecting and opening what is missing.
+    /// Moves the pieces over the lane, connecting and opening what is missing, once what is `asked` was answered.
     fn attempt(
         &self,
         waited: &mut Waited,
         direction: Direction,
+        asked: &[Piece],
         pieces: &[Piece],
         deadline: Instant,
     ) -> Result<(), Trouble> {
         let ways = self.ways();
-        if waited.lane.is_none() || waited.way != ways {
+        let extents = pieces.iter().any(|piece| piece.advert.extent.is_some());
+        let fits = |lane: &OpenLane| !extents || lane.driven.reaches_extents();
+        if waited.way != ways || !waited.lane.as_ref().is_some_and(fits) {
             waited.way = ways;
-            let driven = self.dial(deadline).map_err(|error| Trouble::lane(&error, false))?;
-            waited.lane = Some(OpenLane::new(driven));
+            let failed = |error: TransportError| Trouble::lane(&error, false);
+            let mut lane = OpenLane::new(self.dial(deadline).map_err(failed)?);
+            if !fits(&lane) {
+                lane = OpenLane::new(self.dial_tcp(deadline).map_err(failed)?);
+                self.came_up("tcp");
+            }
+            waited.lane = Some(lane);
         }
         let epoch = self.epoch();
         for piece in pieces {
             let lane = waited.lane.as_ref().expect("connected above");
             if lane.handle(&piece.advert, direction, epoch).is_none() {
-                self.open_now(waited, &piece.advert, epoch, deadline)?;
+                self.open_now(waited, piece, epoch, deadline)?;
             }
         }
-        waited.run(direction, pieces, epoch, deadline, &self.moved)
+        waited.run(Direction::Read, asked, epoch, deadline, None)?;
+        waited.run(direction, pieces, epoch, deadline, Some(&self.moved))
     }
 
-    fn open_now(
-        &self,
-        waited: &mut Waited,
-        advert: &Arc<Advert>,
-        epoch: u64,
-        deadline: Instant,
-    ) -> Result<(), Trouble> {
+    fn open_now(&self, waited: &mut Waited, piece: &Piece, epoch: u64, deadline: Instant) -> Result<(), Trouble> {
+        let advert = &piece.advert;
         let submission = self.opening(u64::MAX, advert, epoch);
         match waited.ask(submission, deadline).map_err(|error| Trouble::lane(&error, false))? {
             Outcome::Done(header, _) => {
@@ -401,9 +433,9 @@ impl Link {
                 let failure = Failure { temporary: true, ..Failure::refused(&self.peer.name, &refusal) };
                 Err(Trouble::Lane { failure, fence: false })
             }
-            Outcome::Refused(refusal) => Err(Trouble::Refused(
-                Failure::refused(&self.peer.name, &refusal).at(&Advert::region_id(advert.buffer), 0),
-            )),
+            Outcome::Refused(refusal) => {
+                Err(Trouble::Refused(Failure::refused(&self.peer.name, &refusal).at(&advert.region(), piece.offset)))
+            }
         }
     }
 
@@ -472,7 +504,7 @@ impl Trouble {
 
 impl Waited {
     /// One request, and how it ended.
-    fn ask(&mut self, submission: Submission, deadline: Instant) -> Result<Outcome, TransportError> {
+    pub fn ask(&mut self, submission: Submission, deadline: Instant) -> Result<Outcome, TransportError> {
         let lane = self.lane.as_mut().expect("the caller made sure of a lane");
         lane.driven.submit(submission);
         let mut finished = Vec::with_capacity(1);
@@ -489,7 +521,7 @@ impl Waited {
         pieces: &[Piece],
         epoch: u64,
         deadline: Instant,
-        moved: &Moved,
+        moved: Option<&Moved>,
     ) -> Result<(), Trouble> {
         let lane = self.lane.as_mut().expect("the caller made sure of a lane");
         let fence = direction == Direction::Write;
@@ -499,11 +531,7 @@ impl Waited {
         while ended < pieces.len() {
             while refused.is_none() && next < pieces.len() && next - ended < WAITED_PIECES_MAX {
                 let piece = &pieces[next];
-                let Some(handle) = lane.handle(&piece.advert, direction, epoch) else {
-                    // The caller opened it, and then another that claims its number.
-                    refused = Some(Failure::argument("two different adverts of one number are in one vector"));
-                    break;
-                };
+                let handle = lane.handle(&piece.advert, direction, epoch).expect("the caller opened it");
                 lane.driven.submit(piece.submission(next as u64, direction, handle));
                 next += 1;
             }
@@ -516,10 +544,13 @@ impl Waited {
                 ended += 1;
                 let piece = &pieces[usize::try_from(id).expect("an index of ours")];
                 let Outcome::Refused(refusal) = outcome else {
-                    moved.add(lane.carrier(id), piece.length);
+                    let carrier = lane.carrier(id);
+                    if let Some(moved) = moved {
+                        moved.add(carrier, piece.length);
+                    }
                     continue;
                 };
-                let region = Advert::region_id(piece.advert.buffer);
+                let region = piece.advert.region();
                 let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
                 if refusal.code == Code::BadFrame {
                     // The peer could not read it, and ends the connection.

@@ -8,7 +8,7 @@ use weft_transport::{Message, MessageSink};
 use weft_wire::{Advert, Code, Greeting, Refusal, Word};
 
 use crate::matching::{Credit, Key, Matching};
-use crate::notices::Notices;
+use crate::notices::{Notices, Part};
 use crate::progress::{Command, Mailbox};
 
 /// Greetings that wait to be accepted; past it the oldest is forgotten, as a listener's backlog would.
@@ -38,18 +38,21 @@ pub struct Router {
     matching: Arc<Matching>,
     notices: Arc<Notices>,
     heard: Mutex<Heard>,
+    /// Whether what is no word of ours is for the server's inbox; refused otherwise.
+    shares: bool,
     incoming: Mutex<VecDeque<Incoming>>,
     arrived: Condvar,
 }
 
 impl Router {
-    pub fn new(mailbox: Arc<Mailbox>, matching: Arc<Matching>, notices: Arc<Notices>) -> Self {
+    pub fn new(mailbox: Arc<Mailbox>, matching: Arc<Matching>, notices: Arc<Notices>, shares: bool) -> Self {
         Self {
             own: Mutex::default(),
             mailbox,
             matching,
             notices,
             heard: Mutex::default(),
+            shares,
             incoming: Mutex::default(),
             arrived: Condvar::new(),
         }
@@ -96,7 +99,7 @@ impl Router {
     }
 
     /// Carries one word out. Only words that were taken in whole count as heard.
-    fn hear(&self, peer: &Key, word: Word) -> Result<(), Refusal> {
+    fn hear(&self, peer: &Key, writer: u64, word: Word) -> Result<(), Refusal> {
         match word {
             Word::Greet(_) => Ok(()),
             Word::Posted { receive, tag, advert } => {
@@ -116,12 +119,19 @@ impl Router {
                 self.matching.withdrawn(peer, receive);
                 Ok(())
             }
-            Word::Notice { part, parts, total, name, bytes } => self.notices.put(peer, part, parts, total, name, bytes),
+            Word::Notice { part, parts, total, name, bytes } => {
+                let part = Part { sender: &peer.0, writer, part, parts, total };
+                self.notices.put(part, name, bytes)
+            }
         }
     }
 }
 
 impl MessageSink for Router {
+    fn takes(&self, topic: u64) -> bool {
+        !self.shares || Word::is_topic(topic)
+    }
+
     fn take(&self, message: Message) -> Result<Vec<u8>, Refusal> {
         let (word, writer, sequence) = Word::decode(message.topic, &message.payload)
             .map_err(|cause| Refusal::new(Code::BadFrame, cause.to_string()))?;
@@ -130,22 +140,20 @@ impl MessageSink for Router {
             return Ok(self.greeted(peer, greeting));
         }
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        match heard.last.get(&writer) {
+        if heard.last.get(&writer).is_some_and(|last| *last >= sequence) {
             // It was taken in before; only its answer was lost.
-            Some(last) if *last >= sequence => return Ok(Vec::new()),
-            Some(_) => {}
-            None => {
-                if heard.order.len() == WRITERS_MAX
-                    && let Some(oldest) = heard.order.pop_front()
-                {
-                    heard.last.remove(&oldest);
-                }
-                heard.order.push_back(writer);
-            }
+            return Ok(Vec::new());
         }
         // Still locked: a repetition over another connection waits until this one was taken in or refused.
-        self.hear(&peer, word)?;
-        heard.last.insert(writer, sequence);
+        self.hear(&peer, writer, word)?;
+        if heard.last.insert(writer, sequence).is_none() {
+            if heard.order.len() == WRITERS_MAX
+                && let Some(oldest) = heard.order.pop_front()
+            {
+                heard.last.remove(&oldest);
+            }
+            heard.order.push_back(writer);
+        }
         Ok(Vec::new())
     }
 }

@@ -14,7 +14,7 @@ use weft_verbs::{EndpointRecord, Lender, Rail, RdmaDialer};
 
 use crate::bounced::Bounced;
 use crate::ipc::Neighbour;
-use crate::link::{Link, OpenLane, Shortcut, Waited};
+use crate::link::{Link, OpenLane, Shortcut, WAITED_LANES_MAX, Waited};
 use crate::progress::Command;
 use crate::rdma::{ByQueuePair, Rdma};
 use crate::{Endpoint, Failure};
@@ -109,6 +109,10 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<(), Failure> {
         self.check_open()?;
+        if self.identity.speaks_tls() && matches!(way, "rdma" | "tcpx") {
+            let detail = format!("this process speaks TLS, and {way} does not encrypt");
+            return Err(Failure::new("not_supported", &link.peer.name, detail));
+        }
         let (connect, identity) = (self.connect.clone(), Arc::clone(&self.identity));
         let (address, peer) = (link.address, link.peer.clone());
         let shortcut: Arc<dyn Shortcut> = match way {
@@ -143,18 +147,29 @@ impl Endpoint {
     /// Twice is once, also with another device: give the first up before.
     ///
     /// # Errors
-    /// `not_supported` when the device lends nothing.
+    /// `not_supported` when the device lends nothing, and under TLS, which a queue pair's bytes would go past.
     pub fn use_rdma(&self, rail: &Arc<Rail>) -> Result<EndpointRecord, Failure> {
         self.check_open()?;
+        if self.identity.speaks_tls() {
+            let detail = "this process speaks TLS only, and RDMA does not encrypt".to_owned();
+            return Err(Failure::new("not_supported", &self.identity.name, detail));
+        }
         let mut rdma = self.rdma.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(rdma) = rdma.as_ref() {
-            return Ok(rdma.lender.record());
+            let record = rdma.lender.as_ref().map(Lender::record);
+            return record.ok_or_else(|| Failure::argument("this endpoint only calls by RDMA"));
         }
         let lender = Lender::start(rail, &self.server, self.now_ms)
             .map_err(|error| Failure::new("not_supported", &self.identity.name, error.to_string()))?;
         let record = lender.record();
-        *rdma = Some(Arc::new(Rdma { rail: Arc::clone(rail), lender }));
+        *rdma = Some(Arc::new(Rdma { rail: Arc::clone(rail), lender: Some(lender) }));
         Ok(record)
+    }
+
+    /// Takes an RDMA device into use for peers that are met from now on, and lends nothing by it. Twice is once.
+    pub fn call_by_rdma(&self, rail: &Arc<Rail>) {
+        let mut rdma = self.rdma.lock().unwrap_or_else(PoisonError::into_inner);
+        rdma.get_or_insert_with(|| Arc::new(Rdma { rail: Arc::clone(rail), lender: None }));
     }
 
     /// Gives the device up: peers' queue pairs end here, and every link that used one goes on over TCP. No transfer fails
@@ -166,7 +181,9 @@ impl Endpoint {
             link.set_shortcut(None);
             self.mailbox.put(Command::Turn(link.number));
         }
-        rdma.lender.close();
+        if let Some(lender) = &rdma.lender {
+            lender.close();
+        }
         true
     }
 
@@ -188,6 +205,10 @@ impl Link {
     pub fn take_up(&self, shortcut: Arc<dyn Shortcut>, deadline: Instant) -> Result<(), TransportError> {
         let driven = shortcut.dial(deadline).inspect_err(|error| self.troubled(reason(error)))?;
         self.came_up(shortcut.transport());
+        // The connection there was is as good as any to ask over.
+        if let Some(waited) = self.borrow_tcp() {
+            self.asking.keep(waited);
+        }
         self.set_shortcut(Some(shortcut));
         self.lend_out(driven);
         Ok(())
@@ -228,9 +249,9 @@ impl Link {
             return;
         }
         let (lane, way) = (Some(OpenLane::new(driven)), self.ways());
-        if let Some(waited) = pool.idle.last_mut() {
+        if let Some(waited) = pool.idle.iter_mut().find(|waited| waited.lane.is_none()) {
             (waited.lane, waited.way) = (lane, way);
-        } else if pool.out == 0 {
+        } else if pool.out + pool.idle.len() < WAITED_LANES_MAX {
             pool.idle.push(Waited { lane, way, spin: Spin::new(self.options.spin) });
         }
     }

@@ -5,7 +5,7 @@ mod world;
 use std::time::Duration;
 
 use weft_sys::memory::Span;
-use weft_transport::{Identity, Lane, Request, Server, ServerConfig, TcpLane, TcpxLane, TcpxOptions, TransportError};
+use weft_transport::{Lane, Request, Server, ServerConfig, TcpLane, TcpxLane, TcpxOptions, TransportError};
 use weft_unpack::Order;
 use weft_wire::{Code, Flags, Header, Kind, Range};
 use world::*;
@@ -30,11 +30,26 @@ fn tcpx_shuffled(server: &weft_transport::Server) -> Box<dyn Lane> {
     tcpx_with(server, TcpxOptions { bounce_bytes: 23 * 4096, order: Order::Shuffled(7) })
 }
 
-const LANES: [(&str, Connect); 3] = [("tcp", tcp), ("tcpx", tcpx), ("tcpx, shuffled", tcpx_shuffled)];
+fn under_tls(server: &weft_transport::Server) -> Box<dyn Lane> {
+    let lane = TcpLane::connect(server.address(), "lender", &borrower_under_tls(), &options());
+    Box::new(lane.expect("the lender is up"))
+}
+
+/// Whether both ends speak TLS, and how a lane is had.
+const LANES: [(&str, bool, Connect); 4] = [
+    ("tcp", false, tcp),
+    ("tcp under TLS", true, under_tls),
+    ("tcpx", false, tcpx),
+    ("tcpx, shuffled", false, tcpx_shuffled),
+];
+
+fn lender_for(tls: bool, config: ServerConfig) -> Server {
+    lender_with(tls.then(|| Certificates::shared().tls("lender")), config)
+}
 
 fn on_every_lane(test: impl Fn(&weft_transport::Server, &mut dyn Lane)) {
-    for (name, connect) in LANES {
-        let server = lender();
+    for (name, tls, connect) in LANES {
+        let server = lender_for(tls, config(0));
         let mut lane = connect(&server);
         println!("on {name}");
         test(&server, lane.as_mut());
@@ -114,14 +129,9 @@ fn answers_come_in_the_order_of_posting() {
 /// than it answers in one turn. No socket announces the rest: a server that sleeps then never answers it.
 #[test]
 fn a_pile_of_requests_longer_than_a_turn_is_answered_by_a_server_that_does_not_spin() {
-    let server = Server::start(
-        Identity::new(CLUSTER, SECRET, "lender", LENDER_LIFE),
-        ServerConfig { spin: Duration::ZERO, ..config(0) },
-    )
-    .expect("a port is free");
-    server.store().reserve("r1", 0, EXTENT_BYTES, 1).expect("memory for the extent");
-    for (name, connect) in LANES {
+    for (name, tls, connect) in LANES {
         println!("on {name}");
+        let server = lender_for(tls, ServerConfig { spin: Duration::ZERO, ..config(0) });
         let mut lane = connect(&server);
         let handle = open(lane.as_mut());
         let bytes = pattern(usize::try_from(EXTENT_BYTES).unwrap(), 3);
