@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use weft_sys::memory::Span;
+use weft_sys::memory::{Mapping, PAGE_BYTES, Span};
 use weft_sys::neighbour;
 use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions};
 use weft_verbs::{EndpointRecord, Lender, Rail, RdmaDialer};
@@ -16,7 +16,7 @@ use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTIC
 
 use crate::Failure;
 use crate::bounced::Bounced;
-use crate::ipc::{Neighbour, Owner};
+use crate::ipc::{Neighbour, Owner, Watch};
 use crate::link::Link;
 use crate::matching::{Matching, Receive, Send};
 use crate::memory::{Memory, MemoryCounts};
@@ -63,6 +63,8 @@ pub struct Endpoint {
     router: Arc<Router>,
     /// Answers neighbours; none where there are no UNIX sockets, or they are not wanted.
     owner: Option<Owner>,
+    /// Looks after what is mapped of neighbours' memory; there where `owner` is.
+    watch: Option<Arc<Watch>>,
     /// Queue pairs; none until a device is taken into use.
     rdma: OnceLock<Rdma>,
     mailbox: Arc<Mailbox>,
@@ -110,7 +112,7 @@ impl Endpoint {
         )?;
         let address = server.address();
         let mut greeting = Greeting { host: address.ip().to_string(), port: address.port(), ..Greeting::default() };
-        let mut owner = None;
+        let (mut owner, mut watch) = (None, None);
         if config.ipc {
             // Without it everything still works, over TCP.
             owner = Owner::start(
@@ -122,6 +124,7 @@ impl Endpoint {
                 config.now_ms,
             )
             .ok();
+            watch = Watch::new(config.now_ms).ok().map(Arc::new);
         }
         if let Some(owner) = &owner {
             memory.also_ask(owner.withdrawing());
@@ -141,6 +144,7 @@ impl Endpoint {
             notices,
             router,
             owner,
+            watch,
             rdma: OnceLock::new(),
             mailbox,
             links: Mutex::default(),
@@ -238,8 +242,11 @@ impl Endpoint {
         let (ours, theirs) = (self.router.greeting(), &link.greeting);
         let near = !ours.machine.is_empty() && ours.machine == theirs.machine && ours.user == theirs.user;
         let mut shorter = false;
-        if near && !theirs.socket.is_empty() {
-            let shortcut = Neighbour::new(theirs.socket.clone(), link.peer.clone(), self.now_ms);
+        if near
+            && !theirs.socket.is_empty()
+            && let Some(watch) = &self.watch
+        {
+            let shortcut = Neighbour::new(theirs.socket.clone(), link.peer.clone(), self.now_ms, Arc::clone(watch));
             shorter = link.try_shortcut(Arc::new(shortcut), deadline);
         }
         if let Some(rdma) = self.rdma.get()
@@ -284,6 +291,23 @@ impl Endpoint {
         link.close();
         self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
         self.mailbox.put(Command::Leave(link.number));
+    }
+
+    /// Memory that neighbours read without asking the kernel, once they have a right to it: whole pages, all of them backed,
+    /// zero. It is registered and advertised as any other.
+    ///
+    /// # Errors
+    /// `bad_argument` for no bytes, `no_memory` when the machine has not so much.
+    pub fn allocate(&self, size_bytes: usize) -> Result<Arc<Mapping>, Failure> {
+        self.check_open()?;
+        let whole = size_bytes.checked_next_multiple_of(PAGE_BYTES).filter(|whole| *whole > 0);
+        let whole = whole.ok_or_else(|| Failure::argument("memory of no bytes cannot be had; ask for at least one"))?;
+        let mapping = Mapping::lendable("weft-memory", whole).map_err(|error| {
+            Failure::new("no_memory", &self.identity.name, format!("{size_bytes} bytes cannot be had: {error}"))
+        })?;
+        let mapping = Arc::new(mapping);
+        self.memory.lend(&mapping);
+        Ok(mapping)
     }
 
     /// Lets peers reach a part of a registration.
@@ -474,6 +498,9 @@ impl Endpoint {
         if let Some(owner) = &self.owner {
             owner.close();
             self.memory.ask_nobody();
+        }
+        if let Some(watch) = &self.watch {
+            watch.close();
         }
         if let Some(rdma) = self.rdma.get() {
             rdma.lender.close();

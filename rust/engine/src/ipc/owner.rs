@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use weft_sys::event::{Interest, Poller, Ready, Waker};
+use weft_sys::memory::Mapping;
 use weft_sys::neighbour::{Conversation, Listener, PLACES, RECORD_BYTES_MAX, Slate, user};
 use weft_transport::Server;
 use weft_wire::{Code, Grant, Refusal, decode_opening, grant_key};
@@ -192,17 +193,20 @@ impl Shared {
         let over = match talking.conversation.receive(&mut record) {
             Ok((0, _)) => true,
             Ok((length, _)) => {
-                let answer = match self.attach(talking, &record[..length]) {
-                    Ok(answer) => answer,
+                let (answer, lent) = match self.attach(talking, &record[..length]) {
+                    Ok(granted) => granted,
                     Err(refusal) => {
                         let mut answer = vec![REFUSED];
                         answer.extend_from_slice(&(refusal.code as u16).to_le_bytes());
                         answer.extend_from_slice(refusal.detail.as_bytes());
-                        answer
+                        (answer, None)
                     }
                 };
-                // A neighbour that does not take its answers is no neighbour.
-                talking.conversation.send(&answer, None).is_err()
+                let descriptor = lent.as_ref().and_then(|mapping| mapping.lent());
+                // A descriptor that cannot go now, for too many are on their way, is not missed: the kernel copies. But a
+                // neighbour that does not take its answers is no neighbour.
+                let handed = descriptor.is_some() && talking.conversation.send(&answer, descriptor).is_ok();
+                !handed && talking.conversation.send(&answer, None).is_err()
             }
             Err(error) => error.kind() != io::ErrorKind::WouldBlock || ended,
         };
@@ -212,8 +216,8 @@ impl Shared {
         }
     }
 
-    /// Checks an opening and its grant as a server would, and gives it a place.
-    fn attach(&self, talking: &mut Talking, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
+    /// Checks an opening and its grant as a server would, and gives it a place. The answer, and the memory to hand over.
+    fn attach(&self, talking: &mut Talking, payload: &[u8]) -> Result<(Vec<u8>, Option<Arc<Mapping>>), Refusal> {
         let (incarnation, opening) =
             payload.split_at_checked(8).ok_or_else(|| Refusal::new(Code::BadFrame, "an attach begins with a life"))?;
         let (writer, epoch, grant) =
@@ -258,7 +262,9 @@ impl Shared {
         answer.extend_from_slice(&(reachable.span.len() as u64).to_le_bytes());
         answer.push(u8::from(grant.rights.can_write() && reachable.writable));
         answer.extend_from_slice(&grant.expires_at_ms.to_le_bytes());
-        Ok(answer)
+        let (lent, offset) = self.memory.lent(reachable.span).map_or((None, 0), |(lent, offset)| (Some(lent), offset));
+        answer.extend_from_slice(&offset.to_le_bytes());
+        Ok((answer, lent))
     }
 }
 
