@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use weft_engine::NearLender;
 use weft_sys::memory::Span;
 use weft_sys::socket::Options;
-use weft_transport::{Extent, Server as Engine, ServerConfig, Ticket};
+use weft_transport::{Extent, Identity, Server as Engine, ServerConfig, Ticket};
 use weft_verbs::{EndpointRecord, Lender, gid_text};
 use weft_wire::{Code, Range, Refusal};
 
@@ -34,7 +35,9 @@ pub fn now_ms() -> u64 {
 #[pyclass(frozen, module = "weft._native")]
 pub struct Server {
     pub engine: Arc<Engine>,
+    identity: Identity,
     rdma: Mutex<Option<Lender>>,
+    near: Mutex<Option<NearLender>>,
     closed: AtomicBool,
 }
 
@@ -71,14 +74,15 @@ impl Server {
             drain_deadline: DRAIN_DEADLINE,
             now_ms,
         };
-        let engine = py.detach(|| Engine::start(identity, config)).map_err(|error| {
+        let engine = py.detach(|| Engine::start(identity.clone(), config)).map_err(|error| {
             let doing = format!(
                 "no port between {port_first} and {port_last} could be taken at {host}; free one or choose others with \
                  --port-first and --port-last"
             );
             errors::system(&doing, &error)
         })?;
-        Ok(Self { engine: Arc::new(engine), rdma: Mutex::new(None), closed: AtomicBool::new(false) })
+        let engine = Arc::new(engine);
+        Ok(Self { engine, identity, rdma: Mutex::default(), near: Mutex::default(), closed: AtomicBool::new(false) })
     }
 
     #[getter]
@@ -105,6 +109,19 @@ impl Server {
             Ok::<_, PyErr>(lender.as_ref().expect("started above").record())
         })?;
         Ok(Some((record.qpn, record.lid, gid_text(&record.gid), record.psn)))
+    }
+
+    /// Hands extents to processes of this machine as well, to be mapped and read.
+    fn lend_near(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_open()?;
+        py.detach(|| {
+            let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+            if near.is_none() {
+                *near = Some(NearLender::start(&self.engine, &self.identity)?);
+            }
+            Ok(())
+        })
+        .map_err(|error| errors::system("no UNIX socket could be had to hand memory over", &error))
     }
 
     fn reserve_extent(
@@ -205,6 +222,7 @@ impl Server {
         py.detach(|| {
             // Keys first: the memory behind them goes with the engine's store.
             drop(self.rdma.lock().unwrap_or_else(PoisonError::into_inner).take());
+            drop(self.near.lock().unwrap_or_else(PoisonError::into_inner).take());
             self.engine.close();
         });
     }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -163,25 +164,13 @@ impl Mapping {
         Ok(Self { base: base.cast(), len, memfd: None, sealed: false })
     }
 
-    /// Shared memory behind a memfd named `name`, sized but not yet backed (see [`Mapping::back`]).
-    pub fn memfd(name: &str, len: usize) -> io::Result<Self> {
-        assert!(len > 0 && len.is_multiple_of(PAGE_BYTES), "a mapping is a whole number of pages");
-        let memfd = memfd_create(name, MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&memfd, len as u64)?;
-        // SAFETY: as in `anonymous`; the descriptor is live for the call.
-        let base = unsafe {
-            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &memfd, 0)?
-        };
-        Ok(Self { base: base.cast(), len, memfd: Some(memfd), sealed: false })
-    }
-
     /// Memory behind a memfd that may be given away: backed from end to end, and mapped for writing here for the last time.
     /// Seals keep anybody from shrinking it or punching holes, which would end whoever touches it, and from writing it by
     /// any way that is made from now on; the descriptor that is kept was opened for reading. Where the kernel seals nothing
     /// of the kind it is memory as any other, which is not given away.
     ///
     /// # Errors
-    /// As [`Mapping::back`]; out of descriptors.
+    /// `ENOSPC` or `ENOMEM` when the machine cannot hold it, and then nothing of it is kept; out of descriptors.
     pub fn lendable(name: &str, len: usize) -> io::Result<Self> {
         assert!(len > 0 && len.is_multiple_of(PAGE_BYTES), "a mapping is a whole number of pages");
         let memfd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -208,10 +197,7 @@ impl Mapping {
     }
 
     /// Gives every page of a memfd mapping a physical page now, so that no later write can fail for want of memory.
-    ///
-    /// # Errors
-    /// `ENOSPC` or `ENOMEM` when the machine cannot hold it; what was allocated is released with the mapping.
-    pub fn back(&self) -> io::Result<()> {
+    fn back(&self) -> io::Result<()> {
         let memfd = self.memfd.as_ref().expect("only memfd mappings are backed ahead of use");
         // The kernel would take page after page until it has to end some process, and not say no.
         if available_bytes().is_some_and(|available| self.len as u64 > available) {
@@ -260,6 +246,14 @@ impl Mapping {
         self.memfd.as_ref().filter(|_| self.sealed).map(AsFd::as_fd)
     }
 
+    /// The words from `offset` to the end, as counters that other processes may see; nobody reaches them as bytes.
+    pub fn words(&self, offset: usize) -> &[AtomicU64] {
+        assert!(offset.is_multiple_of(8) && offset <= self.len, "words are aligned and inside the mapping");
+        // SAFETY: the range was checked to lie in the mapping, which is aligned to pages, lives as long as `self` and is
+        // writable; all touch these words as atomics alone.
+        unsafe { std::slice::from_raw_parts(self.base.add(offset).cast(), (self.len - offset) / 8) }
+    }
+
     /// The whole range. The caller keeps the mapping alive while the span is used.
     pub fn span(&self) -> Span {
         Span { base: self.base, len: self.len }
@@ -282,9 +276,7 @@ mod tests {
     #[test]
     fn more_than_the_machine_has_is_refused_before_a_page_is_taken() {
         assert!(available_bytes().expect("this kernel says") > 1 << 20);
-        for mapping in [Mapping::lendable("lent", 1 << 46), Mapping::memfd("plain", 1 << 46)] {
-            let refused = mapping.and_then(|mapping| mapping.back()).expect_err("no machine has so much");
-            assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
-        }
+        let refused = Mapping::lendable("lent", 1 << 46).expect_err("no machine has so much");
+        assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
     }
 }

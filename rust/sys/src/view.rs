@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -85,6 +86,18 @@ impl View {
         unsafe { std::ptr::copy_nonoverlapping(self.base.add(self.lead + offset), target.base(), target.len()) }
         true
     }
+
+    /// The word at `offset`, which is aligned, as its owner last wrote it; `None` when it is not in the view.
+    pub fn word(&self, offset: usize) -> Option<u64> {
+        if offset > self.len || self.len - offset < 8 || !(self.lead + offset).is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: bounds and alignment were checked, the mapping lives as long as `self`, and its owner writes words as
+        // atomics.
+        let word = unsafe { &*self.base.add(self.lead + offset).cast::<AtomicU64>() }.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        Some(word)
+    }
 }
 
 impl Drop for View {
@@ -124,6 +137,16 @@ mod tests {
         drop(mapping);
         assert!(view.copy_to(5997, Span::of(&mut seen)), "what is mapped stays");
         assert_eq!(&seen, b"xyz");
+    }
+
+    #[test]
+    fn a_word_is_seen_as_it_was_written_last() {
+        let mapping = Mapping::lendable("lent", 2 * PAGE_BYTES).expect("memory");
+        let view = View::take(handed_over(&mapping), 0, 2 * PAGE_BYTES).expect("it is sealed");
+        let words = mapping.words(PAGE_BYTES);
+        words[511].store(7, Ordering::Release);
+        assert_eq!((words.len(), view.word(2 * PAGE_BYTES - 8)), (512, Some(7)));
+        assert_eq!((view.word(2 * PAGE_BYTES - 7), view.word(4), view.word(usize::MAX)), (None, None, None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use weft_wire::{grant_key, hello_key};
+use weft_wire::{grant_key, hello_key, near_socket};
 
 /// This process as its peers know it. The secret itself is not kept, only the keys derived from it.
 #[derive(Clone)]
@@ -21,6 +21,11 @@ impl Identity {
     /// An identity whose keys come from the cluster's `secret`.
     pub fn new(cluster_id: [u8; 16], secret: &[u8], name: impl Into<String>, incarnation: u64) -> Self {
         Self { cluster_id, name: name.into(), incarnation, hello_key: hello_key(secret), grant_key: grant_key(secret) }
+    }
+
+    /// Where a life of a lender hands its extents to processes of its machine.
+    pub fn near_socket(&self, lender: &str, incarnation: u64) -> String {
+        near_socket(&self.hello_key, &self.cluster_id, lender, incarnation)
     }
 }
 

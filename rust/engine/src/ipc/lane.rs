@@ -7,17 +7,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use weft_sys::event::{self, Interest};
+use weft_sys::event::Interest;
 use weft_sys::memory::Span;
-use weft_sys::neighbour::{Conversation, RECORD_BYTES_MAX, Remote, Slate, read_memory, user, write_memory};
-use weft_sys::view::View;
+use weft_sys::neighbour::{RECORD_BYTES_MAX, Remote, read_memory, user, write_memory};
 use weft_transport::{Driven, Finished, Forgotten, Outcome, Payload, PeerIdentity, Submission, TransportError};
 use weft_wire::{Code, Header, Kind, Range, Refusal};
 
-use crate::ipc::near::{Look, Near, Shown};
-use crate::ipc::{GRANTED, GRANTED_BYTES, HELLO_BYTES, MAGIC, Watch};
+use crate::ipc::Watch;
+use crate::ipc::near::{self, Granted, Look, Near, Shown};
 use crate::link::Shortcut;
 
 /// Most bytes one turn copies: other lanes of the same driver wait meanwhile.
@@ -45,43 +44,22 @@ impl Neighbour {
     }
 
     fn connect(&self, deadline: Instant) -> io::Result<IpcLane> {
-        let conversation = Conversation::connect(&self.socket)?;
-        let who = conversation.credentials()?;
-        if who.user != user() || who.process <= 0 {
+        let met = near::meet(&self.socket, self.peer.incarnation, deadline)?;
+        if met.who.user != user() || met.who.process <= 0 {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let mut hello = [0u8; RECORD_BYTES_MAX];
-        let (length, descriptor) = loop {
-            match conversation.receive(&mut hello) {
-                Ok(received) => break received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    event::wait_for(conversation.as_fd(), Interest::READ, left.min(Duration::from_millis(50)))?;
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        let number = |at: usize| u64::from_le_bytes(hello[at..at + 8].try_into().expect("eight bytes"));
-        let Some(descriptor) = descriptor else { return Err(io::ErrorKind::InvalidData.into()) };
-        if length != HELLO_BYTES || hello[..4] != MAGIC || number(4) != self.peer.incarnation {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let slate = Slate::take(descriptor)?;
         // The first copy shows that the kernel allows copies, and that this process is the one that made the slate.
         let mut seen = [0u8; 8];
-        read_memory(who.process, &[Remote { base: number(20), length: 8 }], &[Span::of(&mut seen)])?;
-        if u64::from_le_bytes(seen) != number(12) || slate.word().load(Ordering::SeqCst) != number(12) {
+        read_memory(met.who.process, &[Remote { base: met.word_at, length: 8 }], &[Span::of(&mut seen)])?;
+        if u64::from_le_bytes(seen) != met.word {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(IpcLane {
-            near: Arc::new(Near::new(conversation, slate)),
+            process: met.who.process,
+            word: met.word,
+            word_at: met.word_at,
+            near: Arc::new(Near::new(met.conversation, met.slate)),
             watch: Arc::clone(&self.watch),
-            process: who.process,
-            word: number(12),
-            word_at: number(20),
             peer: self.peer.clone(),
             now_ms: self.now_ms,
             asking: VecDeque::new(),
@@ -106,22 +84,22 @@ impl Shortcut for Neighbour {
     }
 }
 
-/// A buffer of the neighbour's, as it was attached.
+/// A buffer of the neighbour's, as it was attached, and its memory where that could be mapped.
 struct Attached {
-    place: usize,
-    gate: u32,
-    base: u64,
-    length: u64,
-    writable: bool,
-    expires_at_ms: u64,
-    /// Its memory, where it could be mapped.
+    granted: Granted,
     shown: Option<Arc<Shown>>,
 }
 
 impl Attached {
     /// Whether a range lies in it.
     fn has(&self, range: &Range) -> bool {
-        range.length > 0 && range.end().is_some_and(|end| end <= self.length)
+        range.length > 0 && range.end().is_some_and(|end| end <= self.granted.length)
+    }
+
+    /// A range of it, by the neighbour's addresses.
+    fn remote(&self, range: &Range) -> Remote {
+        let length = usize::try_from(range.length).expect("a frame is at most 64 MiB");
+        Remote { base: self.granted.base + range.offset, length }
     }
 }
 
@@ -176,37 +154,20 @@ impl IpcLane {
         let Some(asked) = self.asking.pop_front() else {
             return Err(self.lost("hearing what it had not asked for", None));
         };
-        let outcome = if record[0] == GRANTED && length == GRANTED_BYTES {
-            let short = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("four bytes"));
-            let number = |at: usize| u64::from_le_bytes(record[at..at + 8].try_into().expect("eight bytes"));
-            let mut attached = Attached {
-                place: short(1) as usize,
-                gate: short(5),
-                base: number(9),
-                length: number(17),
-                writable: record[25] == 1,
-                expires_at_ms: number(26),
-                shown: None,
-            };
-            if let Some(descriptor) = descriptor
-                && let Ok(length) = usize::try_from(attached.length)
-                && self.attached.iter().filter(|attached| attached.shown.is_some()).count() < VIEWS_MAX
-                && let Ok(view) = View::take(descriptor, number(34), length)
-            {
-                let shown = self.near.show(view, attached.place, attached.gate, attached.expires_at_ms);
-                // Without somebody who looks after it it is not kept: the kernel copies then.
-                attached.shown = self.watch.look_after(&self.near).is_ok().then_some(shown);
+        let outcome = match near::granted(&record[..length]) {
+            Some(Ok(granted)) => {
+                let views = self.attached.iter().filter(|attached| attached.shown.is_some()).count();
+                let shown = descriptor
+                    .filter(|_| views < VIEWS_MAX)
+                    .and_then(|descriptor| near::map(&self.near, &self.watch, &granted, descriptor, 0));
+                self.attached.push(Attached { granted, shown });
+                let mut header = Header::new(Kind::Reply, 0);
+                header.handle = self.attached.len() as u64;
+                header.offset = granted.length;
+                Outcome::Done(header, Vec::new())
             }
-            self.attached.push(attached);
-            let mut header = Header::new(Kind::Reply, 0);
-            header.handle = self.attached.len() as u64;
-            header.offset = number(17);
-            Outcome::Done(header, Vec::new())
-        } else if length >= 3 {
-            let code = Code::from_number(u16::from_le_bytes([record[1], record[2]]).into());
-            Outcome::Refused(Refusal::new(code, String::from_utf8_lossy(&record[3..length])))
-        } else {
-            return Err(self.lost("reading an answer that is none", None));
+            Some(Err(refusal)) => Outcome::Refused(refusal),
+            None => return Err(self.lost("reading an answer that is none", None)),
         };
         if let Some(id) = asked {
             finished.push(Finished { id, outcome });
@@ -220,10 +181,10 @@ impl IpcLane {
         let Some(attached) = index.and_then(|index| self.attached.get(index)) else {
             return Err(Refusal::new(Code::UnknownHandle, format!("handle {handle} was not given out here")));
         };
-        if write && !attached.writable {
+        if write && !attached.granted.writable {
             return Err(Refusal::new(Code::ReadOnly, "the advert may only be read"));
         }
-        if (self.now_ms)() >= attached.expires_at_ms {
+        if (self.now_ms)() >= attached.granted.expires_at_ms {
             return Err(Refusal::new(Code::GrantExpired, "the advert's time is over"));
         }
         Ok(attached)
@@ -244,7 +205,7 @@ impl IpcLane {
                 "bytes {}..{} are outside the buffer, which has {} bytes",
                 range.offset,
                 range.offset.saturating_add(range.length),
-                attached.length
+                attached.granted.length
             );
             return Ok(Outcome::Refused(Refusal::new(Code::OutOfRange, detail)));
         }
@@ -270,9 +231,9 @@ impl IpcLane {
             }
         }
         if let ([range], [span]) = (ranges, spans) {
-            return self.copy_by_kernel(attached, write, &mut [remote(attached, range), NOTHING], &mut [*span, *span]);
+            return self.copy_by_kernel(attached, write, &mut [attached.remote(range), NOTHING], &mut [*span, *span]);
         }
-        let mut remote: Vec<Remote> = ranges.iter().map(|range| remote(attached, range)).collect();
+        let mut remote: Vec<Remote> = ranges.iter().map(|range| attached.remote(range)).collect();
         remote.push(NOTHING);
         let mut local = spans.to_vec();
         local.extend(spans.last().copied());
@@ -293,10 +254,10 @@ impl IpcLane {
         let (remotes, locals) = (remote.len() - 1, local.len() - 1);
         remote[remotes] = Remote { base: self.word_at, length: word.len() };
         local[locals] = Span::of(&mut word);
-        let (gate, inside) = self.near.slate.place(attached.place);
+        let (gate, inside) = self.near.slate.place(attached.granted.place);
         // Counted before the gate is read: an owner that shuts it either is seen here, or sees this one inside.
         inside.fetch_add(1, Ordering::SeqCst);
-        let result = if gate.load(Ordering::SeqCst) != attached.gate {
+        let result = if gate.load(Ordering::SeqCst) != attached.granted.gate {
             Ok(false)
         } else if write && self.near.conversation.is_over() {
             Err(io::ErrorKind::ConnectionReset.into())
@@ -315,12 +276,6 @@ impl IpcLane {
 
 /// A free place in a list of the neighbour's memory.
 const NOTHING: Remote = Remote { base: 0, length: 0 };
-
-/// A range of a buffer, by the neighbour's addresses.
-fn remote(attached: &Attached, range: &Range) -> Remote {
-    let length = usize::try_from(range.length).expect("a frame is at most 64 MiB");
-    Remote { base: attached.base + range.offset, length }
-}
 
 impl Driven for IpcLane {
     fn submit(&mut self, submission: Submission) {

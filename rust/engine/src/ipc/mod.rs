@@ -21,12 +21,17 @@
 //! out by the end of its connection. What if the kernel keeps the two apart? The first copy says so, at once, and TCP is
 //! used.
 
+mod desk;
+mod extents;
 mod lane;
+mod lender;
 mod near;
 mod owner;
 mod watch;
 
+pub use extents::{NearCounters, NearUpgrade};
 pub use lane::Neighbour;
+pub use lender::NearLender;
 pub use owner::Owner;
 pub use watch::Watch;
 
