@@ -122,8 +122,9 @@ impl Window {
             let pager = Pager::region(region, bytes, mode, Arc::clone(&source) as Arc<_>, sink, &pager_options)
                 .map_err(|error| errors::pager(&error))?;
             let len = usize::try_from(size_bytes).expect("the pager mapped it");
-            let made = Self::over(pager, Homes::Region(source), len, mode != RegionMode::Read);
-            Ok(Self { near: counters, ..made })
+            let mut made = Self::over(pager, Homes::Region(source), len, mode != RegionMode::Read);
+            made.near = counters;
+            Ok(made)
         })
     }
 
