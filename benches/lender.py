@@ -1,13 +1,15 @@
 """A lender in a process of its own, for the other benchmarks: prints its port, ends with its standard input."""
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
 
-from weft import _native
+import weft.dataplane
+from weft.dataplane.endpoint import Advert, Endpoint, Peer
 from weft.model.attachment import Mode, Right
 from weft.model.grant import Grant, grant_key, mint
 from weft.model.ids import ClusterId, Generation, RegionId
@@ -38,6 +40,7 @@ class Lender:
 
     def __init__(self, size_bytes: int) -> None:
         command = [sys.executable, "-m", "benches.lender", str(size_bytes)]
+        self._size_bytes = size_bytes
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
@@ -50,17 +53,19 @@ class Lender:
         self._process.stdin.close()
         self._process.wait(timeout=10)
 
-    def connect(self) -> _native.Connection:
-        """A connection with this bench's congestion control."""
-        return _native.Connection(
-            host="127.0.0.1",
-            port=self.port,
-            cluster_id=CLUSTER_ID,
-            secret=SECRET,
-            name="bench",
-            incarnation=5,
-            congestion=congestion(),
-        )
+    def connect(self) -> Peer:
+        """The way to it over TCP, with this bench's congestion control."""
+        return caller().connect(("127.0.0.1", self.port))
+
+    def extent(self) -> Advert:
+        """The right to what it lends."""
+        return Advert.of_extent(REGION_ID, 0, INCARNATION, self._size_bytes, grant())
+
+
+@functools.cache
+def caller() -> Endpoint:
+    """This process's end, for as long as it lives."""
+    return Endpoint.caller(cluster_id=CLUSTER_ID, secret=SECRET, name="bench", congestion=congestion(), transport="tcp")
 
 
 def congestion() -> str | None:
@@ -69,7 +74,7 @@ def congestion() -> str | None:
 
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    server = _native.Server(
+    lender = weft.dataplane.Lender.listen(
         host="127.0.0.1",
         port_first=0,
         port_last=0,
@@ -79,10 +84,10 @@ def main() -> None:
         incarnation=INCARNATION,
         congestion=congestion(),
     )
-    server.reserve_extent(REGION_ID, 0, int(sys.argv[1]), 1)
-    print(server.port, flush=True)
+    lender.reserve_extent(REGION_ID, 0, int(sys.argv[1]), 1)
+    print(lender.port, flush=True)
     sys.stdin.read()
-    server.close()
+    lender.close()
 
 
 if __name__ == "__main__":

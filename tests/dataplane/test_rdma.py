@@ -1,5 +1,8 @@
 """RDMA as a process asks for it, on machines that have none; `make test-rdma` is where it is real."""
 
+import subprocess
+import sys
+
 import pytest
 
 from weft.dataplane import Lender, prepare_rdma, report_rdma
@@ -35,3 +38,24 @@ def test_a_lender_without_rdma_has_nothing_to_publish() -> None:
         assert lender.lend_rdma() is None
     finally:
         lender.close()
+
+
+LOOKING_AND_CONNECTING = """
+import threading
+from weft.dataplane import prepare_rdma
+from weft.dataplane.endpoint import Endpoint
+
+def work():
+    for _ in range(50):
+        prepare_rdma()
+        Endpoint.caller(secret=b"s", name="n", cluster_id=bytes(16)).close()
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_threads_that_look_for_a_device_and_threads_that_make_endpoints_do_not_wait_for_each_other() -> None:
+    # A process of its own: one that holds its own interpreter up could not be ended from inside.
+    subprocess.run([sys.executable, "-c", LOOKING_AND_CONNECTING], timeout=30, check=True)

@@ -25,6 +25,8 @@ NATIVE_CODES = (
     "unsupported_version",
     "wrong_cluster",
     "wrong_secret",
+    "tls_mismatch",
+    "certificate_refused",
     "not_authenticated",
     "grant_forged",
     "grant_expired",

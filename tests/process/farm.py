@@ -32,7 +32,7 @@ class Farm:
     def start(self, name: str, *flags: str, objects: Path | None = None) -> Child:
         """Starts a node, or starts it again on the disk it had."""
         arguments = ("--name", name, "--coordinator", self.url, "--objects", str(objects or self.store_of(name)))
-        child = self.crew.start(name, "-m", "weft.agent", *arguments, *flags)
+        child = self.crew.start(name, "-m", "weft.agent", *arguments, *self.crew.ports.flags(), *flags)
         child.line_with(f"weft node {name} ", DEADLINE_S)
         self.nodes[name] = child
         self.settled(lambda: self.cluster.ask(self.cluster.coordinator.objects(limit=1)).stores == len(self.nodes))

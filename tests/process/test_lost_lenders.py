@@ -103,7 +103,8 @@ def test_a_lender_that_is_told_to_end_leaves_and_names_the_regions_it_takes_alon
 def test_a_second_node_of_a_running_nodes_name_is_refused_and_harms_nothing(pool: Pool) -> None:
     content = content_of(8 * MIB)
     region = pool.filled("sealed", content)
-    second = pool.crew.start("second", "-m", "weft.agent", "--name", "b", "--lend", "64MiB", "--coordinator", pool.url)
+    arguments = ("--name", "b", "--lend", "64MiB", "--coordinator", pool.url, "--objects", "none")
+    second = pool.crew.start("second", "-m", "weft.agent", *arguments, *pool.crew.ports.flags())
     assert second.wait(DEADLINE_S) == 1
     assert "is running already" in second.last_line
     with region.attach("read") as memory:

@@ -70,7 +70,7 @@ class Cloud:
             "POOL_MANAGERD_RUNTIME_DIR": str(self.engines(name)),
             **environment,
         }
-        arguments = ("-m", "weft.agent", "--lend", "0", "--objects", "none")
+        arguments = ("-m", "weft.agent", "--lend", "0", "--objects", "none", *self.crew.ports.flags())
         self.nodes[name] = self.crew.start(name, *arguments, environment=own)
         return self.nodes[name]
 

@@ -11,7 +11,7 @@ import pytest
 from weft.testing.sim import Outcome, Simulation, SimulationFailedError, main
 
 AGENTS = 8
-STEPS = 120
+STEPS = 200
 
 
 @functools.cache
@@ -22,14 +22,13 @@ def lived(seed: int) -> Outcome:
 @pytest.mark.parametrize("seed", range(1, 13))
 def test_a_cluster_limps_and_comes_to_rest_healthy(seed: int) -> None:
     outcome = lived(seed)
-    # A life whose layers are out for most of it hears little.
-    assert outcome.counts["Beats"] > 0
-    assert outcome.counts["NodeIncarnated"] > 0
+    assert outcome.counts["Beats"] > 50
+    assert outcome.counts["RegionPlanned"] > 0
+    assert outcome.counts["NodeIncarnated"] > 3
 
 
 def test_the_seeds_of_the_short_form_meet_what_they_are_meant_to_meet() -> None:
     outcomes = [lived(seed) for seed in range(1, 13)]
-    assert sum(outcome.counts["Beats"] for outcome in outcomes) > 20 * len(outcomes)
     for what in (
         "TermOpened",
         "NodeIncarnated",
@@ -46,7 +45,7 @@ def test_the_seeds_of_the_short_form_meet_what_they_are_meant_to_meet() -> None:
         "Reconciled",
         "TermBegun",
     ):
-        assert sum(outcome.counts[what] for outcome in outcomes) > 0, what
+        assert sum(outcome.counts[what] for outcome in outcomes) > 3, what
 
 
 @pytest.mark.parametrize("seed", [5, 8])
@@ -57,8 +56,8 @@ def test_two_runs_of_one_seed_give_the_same_trace_byte_for_byte(seed: int, tmp_p
         # Another hash seed gives every set of texts another order; what depends on one shows here.
         subprocess.run(
             [
-                sys.executable, "-m", "weft.testing.sim", "--seed", str(seed), "--agents", "8", "--steps", "120",
-                "--trace", str(trace),
+                sys.executable, "-m", "weft.testing.sim", "--seed", str(seed), "--agents", str(AGENTS),
+                "--steps", str(STEPS), "--trace", str(trace),
             ],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             check=True,

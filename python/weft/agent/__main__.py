@@ -21,6 +21,7 @@ from weft.agent.stock import NativeStock
 from weft.agent.store import Store
 from weft.client.http import AsyncHttpxHttp
 from weft.client.ports import AsyncSystemClock
+from weft.client.security import speak_tls
 from weft.dataplane import Lender, RdmaRecord, measure_memory, prepare_rdma
 from weft.model.errors import Misconfigured, NotSupported, WeftError
 from weft.model.policy import PORT_FIRST, PORT_LAST, SCRUB_EVERY_MS
@@ -67,6 +68,7 @@ def node(
             scrub_rate=scrub_rate,
             scrub_every_ms=scrub_every_ms,
         )
+        _speak_tls(settings)
         with contextlib.ExitStack() as stack:
             store = stack.enter_context(_open_store(settings)) if settings.objects is not None else None
             asyncio.run(_run(settings, store))
@@ -99,6 +101,20 @@ async def _run(settings: NodeSettings, store: Store | None) -> None:
 def _open_store(settings: NodeSettings) -> Store:
     assert settings.objects is not None, "only a node that keeps objects has a store"
     return Store(settings.objects, capacity_bytes=settings.store_capacity_bytes)
+
+
+def _speak_tls(settings: NodeSettings) -> None:
+    """Speaks TLS where there are certificates, and finds out now whether they are this node's."""
+    names = speak_tls(os.environ)
+    if names is None:
+        return
+    if settings.name not in names:
+        raise Misconfigured(
+            f"WEFT_TLS_CERT is for {', '.join(names)}, and this node is {settings.name}; issue one for it with `weft tls "
+            f"issue DIRECTORY {settings.name}`, or give the node its name with --name",
+            variable="WEFT_TLS_CERT",
+        )
+    _remark(f"other machines are spoken to over TLS only, as {settings.name}")
 
 
 def _lend_rdma(lender: Lender) -> RdmaRecord | None:

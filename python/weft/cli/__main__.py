@@ -15,6 +15,7 @@ from weft.cli.placing import placement, schedule
 from weft.cli.process import coordinator, witness
 from weft.cli.region import region
 from weft.cli.status import status
+from weft.cli.tls import tls
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,6 +41,7 @@ for command in (
     objects,
     ledger,
     bench,
+    tls,
 ):
     weft.add_command(command)
 

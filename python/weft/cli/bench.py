@@ -27,7 +27,7 @@ def transfer(node_id: str, coordinator: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(figures).decode())
         return
-    table = Table("", "size", "p50 µs", "p99 µs", "GB/s")
+    table = Table("", "size", "p50 µs", "p99 µs", "GB/s", "by")
     for figure in figures:
         table.add_row(
             figure.operation,
@@ -35,6 +35,10 @@ def transfer(node_id: str, coordinator: str | None, as_json: bool) -> None:
             f"{figure.p50_us:.1f}",
             f"{figure.p99_us:.1f}",
             f"{figure.gb_per_s:.3f}",
+            figure.transport,
         )
     console().print(table)
-    click.echo(f"the bytes of every size came back as they were sent; {figures[0].rounds} rounds of the smallest")
+    click.echo(
+        f"every byte was looked at and is what was sent; {figures[0].rounds} rounds of the smallest, "
+        f"{figures[-1].rounds} of the largest"
+    )

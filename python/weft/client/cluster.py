@@ -7,6 +7,7 @@ with region.attach("exclusive") as memory: ...
 
 import os
 import socket
+import threading
 import weakref
 from types import TracebackType
 from typing import Self, TypeVar, overload
@@ -15,12 +16,15 @@ from weft import config
 from weft.api.bodies.cluster import ClusterInfo, EndpointList, HealthBody
 from weft.api.bodies.region import RegionList
 from weft.client.coordinator import PATIENCE_S, Coordinator
+from weft.client.endpoint import calling_endpoint
 from weft.client.flow import Flow, run
 from weft.client.http import HttpxHttp
 from weft.client.objects import Objects
 from weft.client.ports import Chance, Clock, Http, SystemClock, system_chance
 from weft.client.region import Region
+from weft.client.security import speak_tls
 from weft.client.sizes import parse_size
+from weft.dataplane.endpoint import Endpoint
 from weft.model.errors import Misconfigured
 from weft.model.grant import http_token
 from weft.model.policy import REPLICA_COUNT
@@ -41,8 +45,10 @@ def connect(
     Without a url: WEFT_COORDINATOR, then COORDINATOR_HOST and COORDINATOR_PORT, then http://127.0.0.1:8080. The secret
     that lenders ask for is `secret`, then WEFT_SECRET, then the file the coordinator made for this user; it is needed
     only to attach. `holder` is what other people see as who holds an attachment: the host and process if not given.
-    `patience_s` is how long one question may take, a coordinator's restart included.
+    `patience_s` is how long one question may take, a coordinator's restart included. Where WEFT_TLS_CERT and its like
+    name certificates, memory is reached over TLS.
     """
+    speak_tls(os.environ)
     key = secret.encode() if isinstance(secret, str) else secret
     if token is None:
         token = http_token(key) if key is not None else config.client_token(os.environ)
@@ -87,6 +93,8 @@ class Cluster:
         self._chance = chance or system_chance()
         self.coordinator = Coordinator(token, patience_s)
         self.objects = Objects(self)
+        self._caller: Endpoint | None = None
+        self._calling = threading.Lock()
         # A cluster nobody closed closes its connections when it is forgotten or the program ends; attachments are
         # younger than their cluster, so that at the end they give their leases back before this.
         self._close_http = weakref.finalize(self, http.close)
@@ -156,6 +164,14 @@ class Cluster:
         """
         return self.objects.get(object_hash, into)
 
+    def caller(self) -> Endpoint:
+        """This process's end of what goes between it and the nodes; made when it is first needed."""
+        with self._calling:
+            if self._caller is None:
+                cluster_id = bytes.fromhex(self.describe().cluster_id)
+                self._caller = calling_endpoint(name=self.holder, secret=self.secret, cluster_id=cluster_id)
+            return self._caller
+
     def describe(self) -> ClusterInfo:
         """The cluster and its members. Raises ClusterNotFound before the first node founded it."""
         return self.ask(self.coordinator.cluster())
@@ -174,6 +190,10 @@ class Cluster:
 
     def close(self) -> None:
         """Closes the connections to the coordinator. Attachments that are open need them: detach first."""
+        with self._calling:
+            if self._caller is not None:
+                self._caller.close()
+                self._caller = None
         self._close_http()
 
     def __enter__(self) -> Self:

@@ -26,7 +26,8 @@ from msgspec import Struct
 from weft.api.bodies.object import ObjectInfo
 from weft.client.coordinator import addresses
 from weft.client.flow import Flow, Pause, now
-from weft.dataplane import Holder, Party, Sink, Source, persistently
+from weft.dataplane import Holder, Sink, Source, persistently
+from weft.dataplane.endpoint import Endpoint
 from weft.model.errors import (
     BadArgument,
     ObjectConflict,
@@ -123,7 +124,6 @@ class Objects:
 
     def __init__(self, cluster: "Cluster") -> None:
         self._cluster = cluster
-        self._incarnation = secrets.randbits(63) + 1
 
     def put(self, content: "str | os.PathLike[str] | bytes | bytearray | memoryview", replicas: int) -> Stored:
         """Stores an object on as many nodes. Raises `ObjectNotStored` when not even a majority could be had."""
@@ -203,7 +203,7 @@ class Objects:
         stored: list[str] = []
         reasons: dict[str, str] = {}
         passed_over: dict[str, str] = {}
-        party = self._party()
+        caller = self._cluster.caller()
         with ThreadPoolExecutor(_TARGETS_AT_ONCE, thread_name_prefix="weft put") as threads:
             while len(stored) < wanted:
                 coordinator = self._cluster.coordinator
@@ -214,7 +214,7 @@ class Objects:
                     break
                 where = self._addresses()
                 tries = {
-                    node_id: threads.submit(_put_on, party, node_id, where, object_hash, origin) for node_id in fresh
+                    node_id: threads.submit(_put_on, caller, node_id, where, object_hash, origin) for node_id in fresh
                 }
                 for node_id, attempt in tries.items():
                     try:
@@ -228,14 +228,14 @@ class Objects:
     def _get(self, found: ObjectInfo, open_sink: "Callable[[], Sink]") -> None:
         """The object into a fresh sink from the first holder that has it."""
         object_hash = ObjectHash(found.hash)
-        party, where = self._party(), self._addresses()
+        caller, where = self._cluster.caller(), self._addresses()
         holders = list(found.replicas)
         # Many readers of one object should not all begin with the same holder.
         random.shuffle(holders)
         reasons: dict[str, str] = {}
         for node_id in holders:
             try:
-                _get_from(party, node_id, where, found, open_sink)
+                _get_from(caller, node_id, where, found, open_sink)
             except (ObjectCorrupt, ObjectNotFound) as error:
                 reasons[node_id] = str(error)
                 self._tell_on(object_hash, node_id)
@@ -269,15 +269,6 @@ class Objects:
         """What a holder gave is not the object. It will look; whether it hears is not this reader's concern."""
         with contextlib.suppress(WeftError):
             self._cluster.ask(self._cluster.coordinator.mark_missing(object_hash, node_id))
-
-    def _party(self) -> Party:
-        cluster = self._cluster
-        return Party(
-            cluster_id=bytes.fromhex(cluster.describe().cluster_id),
-            secret=cluster.secret,
-            name=cluster.holder,
-            incarnation=self._incarnation,
-        )
 
     def _addresses(self) -> dict[str, tuple[str, int]]:
         listed = addresses(self._cluster.ask(self._cluster.coordinator.endpoints()))
@@ -334,15 +325,15 @@ def _never_put(name: ObjectHash) -> ObjectNotFound:
     return ObjectNotFound(f"no object {name} was ever put here, or it was removed", hash=name)
 
 
-def _dial(party: Party, node_id: str, where: Mapping[str, tuple[str, int]]) -> Holder:
+def _dial(caller: Endpoint, node_id: str, where: Mapping[str, tuple[str, int]]) -> Holder:
     address = where.get(node_id)
     if address is None:
         raise ObjectUnavailable(f"nobody said where node {node_id} is")
-    return Holder.dial(party, node_id, *address)
+    return Holder.dial(caller, node_id, *address)
 
 
 def _get_from(
-    party: Party,
+    caller: Endpoint,
     node_id: str,
     where: Mapping[str, tuple[str, int]],
     found: ObjectInfo,
@@ -351,14 +342,14 @@ def _get_from(
     errand = secrets.randbits(_ERRAND_BITS)
 
     def anew() -> None:
-        with _dial(party, node_id, where) as holder:
+        with _dial(caller, node_id, where) as holder:
             holder.get(ObjectHash(found.hash), found.size, open_sink(), errand)
 
     persistently(anew)
 
 
 def _put_on(
-    party: Party,
+    caller: Endpoint,
     node_id: str,
     where: Mapping[str, tuple[str, int]],
     object_hash: ObjectHash,
@@ -367,7 +358,7 @@ def _put_on(
     errand = secrets.randbits(_ERRAND_BITS)
 
     def anew() -> None:
-        with _dial(party, node_id, where) as holder, origin.open() as source:
+        with _dial(caller, node_id, where) as holder, origin.open() as source:
             holder.put(object_hash, origin.size_bytes, source, errand)
 
     persistently(anew)

@@ -4,11 +4,11 @@ import secrets
 from collections.abc import Iterator
 
 from weft.client.cluster import Cluster
-from weft.client.coordinator import addresses_of
-from weft.dataplane.holder import Party
+from weft.client.coordinator import addresses, addresses_of
+from weft.dataplane.endpoint import Advert
 from weft.dataplane.trial import SIZES, Figure, Trial
-from weft.model.errors import CapacityExceeded, NodeUnavailable
-from weft.model.policy import MIB
+from weft.model.errors import CapacityExceeded, NodeNotFound, NodeUnavailable, WeftError
+from weft.model.policy import CONNECT_MS_MAX, MIB
 
 _SHARE_BYTES = 64 * MIB
 """What the node is asked to lend for it: the largest size that is tried."""
@@ -16,13 +16,12 @@ _LENDERS_MAX = 16
 
 
 def try_transfers(cluster: Cluster, node_id: str) -> Iterator[Figure]:
-    """The figures of every size that fits what the node has free, reads first. Raises `NodeUnavailable`."""
-    party = Party(
-        cluster_id=bytes.fromhex(cluster.describe().cluster_id),
-        secret=cluster.secret,
-        name=cluster.holder,
-        incarnation=secrets.randbits(63) | 1,
-    )
+    """The figures of every size that fits what the node has free, reads first.
+
+    Raises `NodeNotFound` and `NodeUnavailable`, the latter for a node that does not answer, and for one that lends
+    nothing; and `CapacityExceeded` when there is no memory to try with.
+    """
+    _check_there(cluster, node_id)
     free = cluster.capacity().free_bytes
     if free < 2 * MIB:
         raise CapacityExceeded("the cluster has no memory free to try with", wanted_bytes=_SHARE_BYTES, free_bytes=free)
@@ -42,16 +41,38 @@ def try_transfers(cluster: Cluster, node_id: str) -> Iterator[Figure]:
             None,
         )
         if extent is None or node_id not in where:
-            raise NodeUnavailable(f"node {node_id} lends nothing of what is free, or is not there", node_id=node_id)
-        host, port = where[node_id]
-        incarnation = int(extent.replicas[0].incarnation, 16)
-        trial = Trial(party, host, port, grant=opened.grant, index=extent.index, incarnation=incarnation)
-        try:
+            raise NodeUnavailable(f"node {node_id} lends nothing of what is free", node_id=node_id)
+        right = Advert.of_extent(
+            opened.region.region_id,
+            extent.index,
+            int(extent.replicas[0].incarnation, 16),
+            extent.stripes * opened.region.layout.stripe_bytes,
+            opened.grant,
+        )
+        with cluster.caller().connect(where[node_id]) as peer:
+            trial = Trial(peer, right)
             for operation in ("read", "write"):
                 for size_bytes in SIZES:
                     if size_bytes <= trial.size_bytes:
                         yield trial.run(operation, size_bytes)
-        finally:
-            trial.close()
     finally:
         region.delete(force=True)
+
+
+def _check_there(cluster: Cluster, node_id: str) -> None:
+    """Whether the node is in the cluster and answers, before anything is planned for it."""
+    members = {str(member.node_id): member.status for member in cluster.describe().members}
+    if node_id not in members:
+        known = ", ".join(sorted(members)) or "none"
+        raise NodeNotFound(f"no node {node_id!r} is in the cluster; those that are: {known}", node_id=node_id)
+    where = {known: (host, port) for known, host, port in addresses(cluster.endpoints())}
+    if node_id not in where:
+        raise NodeUnavailable(f"node {node_id} has not said where it is reached", node_id=node_id)
+    host, port = where[node_id]
+    try:
+        cluster.caller().measure(host, port, CONNECT_MS_MAX)
+    except WeftError as error:
+        raise NodeUnavailable(
+            f"node {node_id} does not answer at {host}:{port} (the coordinator has it as {members[node_id]}): {error}",
+            node_id=node_id,
+        ) from error

@@ -40,6 +40,7 @@ from weft.config.process import (
     split_address,
     split_tokens,
 )
+from weft.config.tls import TlsSettings, is_tls_set, read_tls
 from weft.config.witness import WitnessSettings, read_witness_settings
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "MockSettings",
     "Profile",
     "QuorumSettings",
+    "TlsSettings",
     "ValidatorSettings",
     "WitnessSettings",
     "check_tokens",
@@ -65,6 +67,7 @@ __all__ = [
     "find_secret",
     "is_loopback",
     "is_set",
+    "is_tls_set",
     "is_web_url",
     "join_address",
     "rdma_choice",
@@ -72,6 +75,7 @@ __all__ = [
     "read_coordinator_settings",
     "read_layer_settings",
     "read_profile",
+    "read_tls",
     "read_token_file",
     "read_tokens",
     "read_witness_settings",

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from weft.config.tls import is_tls_set
 from weft.model.errors import Misconfigured
 from weft.model.grant import http_token
 from weft.model.journal import JournalPlace, parse_journal
@@ -180,8 +181,19 @@ def coordinator_url(env: Mapping[str, str]) -> str:
 
 
 def rdma_choice(env: Mapping[str, str]) -> str:
-    """Whether this process may use RDMA: "auto" (the first device that is up, if any), "off", or a device's name."""
-    return env.get("WEFT_RDMA", "").strip() or "auto"
+    """Whether this process may use RDMA: "auto" (the first device that is up, if any), "off", or a device's name.
+
+    Where TLS is spoken it is off, because bytes that go by RDMA are not encrypted. Raises `Misconfigured`.
+    """
+    choice = env.get("WEFT_RDMA", "").strip() or "auto"
+    if not is_tls_set(env):
+        return choice
+    if choice not in ("auto", "off"):
+        raise Misconfigured(
+            f"WEFT_RDMA={choice} asks for RDMA, which does not encrypt, and WEFT_TLS_CERT for TLS; unset one of them",
+            variable="WEFT_RDMA",
+        )
+    return "off"
 
 
 def client_token(env: Mapping[str, str]) -> str | None:

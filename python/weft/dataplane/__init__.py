@@ -1,12 +1,13 @@
 """The Python face of the data plane: remote memory, what a node lends, the pager. Only it imports the native core."""
 
-from weft.dataplane.holder import Holder, Party, Sink, Source, persistently
+from weft.dataplane.holder import Holder, Sink, Source, persistently
 from weft.dataplane.lender import HeldExtent, Lender, Message, PeerDistance
 from weft.dataplane.machine import MachineMemory, limits, measure_memory, report_machine
 from weft.dataplane.memory import RegionMemory
 from weft.dataplane.pager import Local, PageOwner, Pager, Remote, Unknown
 from weft.dataplane.rdma import RdmaRecord, RdmaState, prepare_rdma, report_rdma
 from weft.dataplane.stats import FaultStats
+from weft.dataplane.tls import issue_certificate, leave_tls, make_authority, prepare_tls, tls_names
 
 __all__ = [
     "FaultStats",
@@ -18,7 +19,6 @@ __all__ = [
     "Message",
     "PageOwner",
     "Pager",
-    "Party",
     "PeerDistance",
     "RdmaRecord",
     "RdmaState",
@@ -27,10 +27,15 @@ __all__ = [
     "Sink",
     "Source",
     "Unknown",
+    "issue_certificate",
+    "leave_tls",
     "limits",
+    "make_authority",
     "measure_memory",
     "persistently",
     "prepare_rdma",
+    "prepare_tls",
     "report_machine",
     "report_rdma",
+    "tls_names",
 ]

@@ -182,6 +182,13 @@ class Peer:
         """Receives the peer's next send of `tag`; done with as many bytes as came."""
         return Transfer(self._native.receive(tag, memory_of(into), timeout_ms))
 
+    def ask(self, topic: int, question: Any, *, timeout_ms: int | None = None) -> bytes:
+        """Asks the peer something and waits for its answer. Asked once, never repeated.
+
+        Raises what the peer refuses with, and what the way there fails with.
+        """
+        return self._native.ask(topic, memory_of(question), timeout_ms)
+
     def notify(self, name: bytes, content: Any = b"", *, timeout_ms: int | None = None) -> Transfer:
         """Lets the peer know something; done once it has it, behind every write that was done before."""
         return Transfer(self._native.notify(name, memory_of(content), timeout_ms))
@@ -251,6 +258,38 @@ class Endpoint:
         )
         return cls(native, name=name, incarnation=incarnation, cluster_id=cluster)
 
+    @classmethod
+    def caller(
+        cls,
+        *,
+        secret: bytes,
+        name: str,
+        cluster_id: bytes,
+        congestion: str | None = None,
+        transport: str | None = None,
+    ) -> Self:
+        """One that does not listen: it connects to others, and nobody to it. It advertises and receives nothing."""
+        if transport not in (None, *TRANSPORTS):
+            raise BadArgument(f"transport is one of {', '.join(TRANSPORTS)}, not {transport!r}")
+        incarnation = secrets.randbits(63) | 1
+        native = _native.Endpoint(
+            host="0.0.0.0",  # noqa: S104 - nothing is bound.
+            port_first=0,
+            port_last=0,
+            cluster_id=cluster_id,
+            secret=secret,
+            name=name,
+            incarnation=incarnation,
+            congestion=congestion,
+            spin_us=SPIN_US_MAX,
+            connect_timeout_ms=CONNECT_MS_MAX,
+            ipc=transport in (None, "ipc"),
+            bounce=transport == "tcpx",
+            rdma=transport in (None, "rdma"),
+            listens=False,
+        )
+        return cls(native, name=name, incarnation=incarnation, cluster_id=cluster_id)
+
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens; the port is the real one."""
@@ -285,6 +324,10 @@ class Endpoint:
         """Connects to another endpoint, by its metadata or its address."""
         host, port = _address(where)
         return self._met(self._native.connect(host, port, timeout_ms))
+
+    def measure(self, host: str, port: int, timeout_ms: int = CONNECT_MS_MAX) -> tuple[float, str]:
+        """The best round trip of a few over a connection of its own, in microseconds, and the tier it falls into."""
+        return self._native.measure(host, port, timeout_ms)
 
     def accept(self, timeout_ms: int) -> Peer | None:
         """The next endpoint that connected here, None when none did in time."""

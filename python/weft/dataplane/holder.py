@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
 
-from msgspec import Struct
-
-from weft._native import Connection
+from weft.dataplane.endpoint import Advert, Endpoint, Peer
 from weft.dataplane.exchange import (
     TOPIC,
     Chunk,
@@ -42,15 +40,6 @@ ATTEMPTS_MAX: Final = 4
 _FAREWELL_MS: Final = 1_000
 
 
-class Party(Struct, frozen=True, kw_only=True):
-    """Who dials: what peers of a cluster greet each other with."""
-
-    cluster_id: bytes
-    secret: bytes
-    name: str
-    incarnation: int
-
-
 class Source(Protocol):
     """Where an object's bytes come from, chunk by chunk in order."""
 
@@ -68,29 +57,22 @@ class Sink(Protocol):
 
 
 class Holder:
-    """A connection to one node's store. For one thread; a context manager that closes it.
+    """The way to one node's store. For one thread; a context manager that gives it up.
+
+    Questions are asked over TCP; the bytes go whatever way the engine finds best between the two.
 
     `errand` is the caller's own number for a put or a get. It is the same when the same is begun anew after a
     connection was lost, so that the node does not keep a slot for an attempt nobody goes on with.
     """
 
-    def __init__(self, connection: Connection, node_id: str) -> None:
-        self._connection = connection
+    def __init__(self, peer: Peer, node_id: str) -> None:
+        self._peer = peer
         self._node_id = node_id
 
     @classmethod
-    def dial(cls, party: Party, node_id: str, host: str, port: int, timeout_ms: int = CONNECT_MS_MAX) -> Self:
+    def dial(cls, endpoint: Endpoint, node_id: str, host: str, port: int, timeout_ms: int = CONNECT_MS_MAX) -> Self:
         """Connects. Raises Unreachable, and what greeting raises."""
-        connection = Connection(
-            host=host,
-            port=port,
-            cluster_id=party.cluster_id,
-            secret=party.secret,
-            name=party.name,
-            incarnation=party.incarnation,
-            timeout_ms=timeout_ms,
-        )
-        return cls(connection, node_id)
+        return cls(endpoint.connect((host, port), timeout_ms=timeout_ms), node_id)
 
     def put(self, object_hash: ObjectHash, size_bytes: int, source: Source, errand: int) -> bool:
         """Has the node keep an object; it has verified and stored the whole when this returns. False: it was there.
@@ -102,12 +84,12 @@ class Holder:
             return False
         slot = _expect(answer, Granted)
         with self._transfer(slot):
-            handle = self._open(slot)
+            extent = _extent(slot)
             buffer = memoryview(bytearray(min(size_bytes, CHUNK_BYTES)))
             for index in range(chunk_count(size_bytes)):
                 chunk = buffer[: chunk_size(size_bytes, index)]
                 source.read_chunk(index, chunk)
-                self._connection.write(handle, 0, chunk)
+                self._peer.write_now(extent, chunk)
                 digest = hashlib.sha256(chunk).digest()
                 self._done(Chunk(transfer_id=slot.transfer_id, index=index, digest=digest))
             self._done(Commit(transfer_id=slot.transfer_id), size_bytes)
@@ -130,7 +112,7 @@ class Holder:
         with self._transfer(slot):
             if slot.size_bytes != size_bytes:
                 raise self._lies(object_hash, f"offers {slot.size_bytes} bytes for an object of {size_bytes}")
-            handle = self._open(slot)
+            extent = _extent(slot)
             whole = hashlib.sha256()
             buffer = memoryview(bytearray(min(size_bytes, CHUNK_BYTES)))
             for index in range(chunk_count(size_bytes)):
@@ -140,7 +122,7 @@ class Holder:
                 staged = _expect(self._ask(Stage(transfer_id=slot.transfer_id, index=index)), Staged)
                 if staged.size_bytes != len(chunk):
                     raise self._lies(object_hash, f"staged {staged.size_bytes} bytes of a chunk of {len(chunk)}")
-                self._connection.read(handle, 0, chunk)
+                self._peer.read_now(extent, chunk)
                 if hashlib.sha256(chunk).digest() != staged.digest:
                     raise self._lies(object_hash, f"sent other bytes of chunk {index} than it said")
                 whole.update(chunk)
@@ -149,8 +131,8 @@ class Holder:
                 raise self._lies(object_hash, "sent bytes that are not the object")
 
     def close(self) -> None:
-        """Ends the connection."""
-        self._connection.close()
+        """Gives the way up."""
+        self._peer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -167,14 +149,10 @@ class Holder:
             yield
         finally:
             with contextlib.suppress(WeftError):
-                self._connection.request(TOPIC, encode(Finish(transfer_id=slot.transfer_id)), timeout_ms=_FAREWELL_MS)
-
-    def _open(self, slot: Granted) -> int:
-        handle, _ = self._connection.open(slot.grant, 0, slot.incarnation)
-        return handle
+                self._peer.ask(TOPIC, encode(Finish(transfer_id=slot.transfer_id)), timeout_ms=_FAREWELL_MS)
 
     def _ask(self, request: Request, size_bytes: int = CHUNK_BYTES) -> Held | Granted | Staged | Done:
-        payload = self._connection.request(TOPIC, encode(request), timeout_ms=transfer_ms_max(size_bytes))
+        payload = self._peer.ask(TOPIC, encode(request), timeout_ms=transfer_ms_max(size_bytes))
         return decode_answer(payload)
 
     def _done(self, request: Request, size_bytes: int = CHUNK_BYTES) -> None:
@@ -193,6 +171,10 @@ def persistently(work: Callable[[], Kind], attempts_max: int = ATTEMPTS_MAX) -> 
         with contextlib.suppress(Disconnected):
             return work()
     return work()
+
+
+def _extent(slot: Granted) -> Advert:
+    return Advert.of_extent(slot.region_id, 0, slot.incarnation, CHUNK_BYTES, slot.grant)
 
 
 def _expect(answer: object, kind: type[Kind]) -> Kind:

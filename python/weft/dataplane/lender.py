@@ -1,6 +1,7 @@
 """What a node lends: extents of this machine's memory, served to peers that hold a grant, and how far its peers are.
 
-The native server runs threads of its own; nothing here waits on a peer except `Peer.measure`.
+A node is an endpoint like any other, which keeps its peers' messages for whoever answers them. Its threads are native;
+nothing here waits on a peer except `measure` and `dial`.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,15 @@ from typing import Self
 from msgspec import Struct
 from typing_extensions import Buffer
 
-from weft._native import Connection, Server
-from weft.dataplane.holder import Holder, Party
+from weft import _native
+from weft._native import Server
+from weft.dataplane.endpoint import Endpoint
+from weft.dataplane.holder import Holder
 from weft.dataplane.rdma import RdmaRecord
 from weft.model.attachment import Mode, Right
 from weft.model.grant import Grant, grant_key, mint
 from weft.model.ids import ClusterId, Generation, RegionId
+from weft.model.policy import CONNECT_MS_MAX, SPIN_US_MAX
 
 
 class HeldExtent(Struct, frozen=True, kw_only=True):
@@ -50,13 +54,10 @@ class Lender:
     it returns, so a large extent takes a while.
     """
 
-    def __init__(self, server: Server, *, cluster_id: bytes, secret: bytes, name: str, incarnation: int) -> None:
+    def __init__(self, endpoint: Endpoint, server: Server, *, secret: bytes) -> None:
+        self._endpoint = endpoint
         self._server = server
-        self._cluster_id = cluster_id
-        self._secret = secret
         self._grant_key = grant_key(secret)
-        self._name = name
-        self._incarnation = incarnation
 
     @classmethod
     def listen(
@@ -72,7 +73,7 @@ class Lender:
         congestion: str | None = None,
     ) -> Self:
         """Listens on the first free port of the range. Raises Unreachable naming the range when none is free."""
-        server = Server(
+        native = _native.Endpoint(
             host=host,
             port_first=port_first,
             port_last=port_last,
@@ -81,8 +82,14 @@ class Lender:
             name=name,
             incarnation=incarnation,
             congestion=congestion,
+            spin_us=SPIN_US_MAX,
+            connect_timeout_ms=CONNECT_MS_MAX,
+            # Lent over RDMA only when `lend_rdma` is asked to.
+            rdma=False,
+            inbox=True,
         )
-        return cls(server, cluster_id=cluster_id, secret=secret, name=name, incarnation=incarnation)
+        endpoint = Endpoint(native, name=name, incarnation=incarnation, cluster_id=cluster_id)
+        return cls(endpoint, Server(native), secret=secret)
 
     @property
     def host(self) -> str:
@@ -138,19 +145,8 @@ class Lender:
 
     def measure(self, host: str, port: int, timeout_ms: int = 2000) -> PeerDistance:
         """Measures the way to a peer over a connection of its own."""
-        connection = Connection(
-            host=host,
-            port=port,
-            cluster_id=self._cluster_id,
-            secret=self._secret,
-            name=self._name,
-            incarnation=self._incarnation,
-            timeout_ms=timeout_ms,
-        )
-        try:
-            return PeerDistance(rtt_us=connection.ping(timeout_ms), tier=connection.tier)
-        finally:
-            connection.close()
+        rtt_us, tier = self._endpoint.measure(host, port, timeout_ms)
+        return PeerDistance(rtt_us=rtt_us, tier=tier)
 
     def grant(self, region_id: str, generation: int, holder: str, *, write: bool, expires_at_ms: int) -> bytes:
         """The right to reach memory of this machine that no region of the cluster is made of, such as a staging slot.
@@ -158,7 +154,7 @@ class Lender:
         Whoever holds the cluster's secret can mint one; what keeps regions apart is that nobody else mints for them.
         """
         sealed = Grant(
-            cluster_id=ClusterId(self._cluster_id),
+            cluster_id=ClusterId(self._endpoint.cluster_id),
             region_id=RegionId(region_id),
             generation=Generation(generation),
             mode=Mode.EXCLUSIVE if write else Mode.READ,
@@ -195,12 +191,11 @@ class Lender:
     @property
     def incarnation(self) -> int:
         """The life this is of."""
-        return self._incarnation
+        return self._endpoint.incarnation
 
     def dial(self, node_id: str, host: str, port: int) -> Holder:
         """Another node's store, as this node reaches it."""
-        party = Party(cluster_id=self._cluster_id, secret=self._secret, name=self._name, incarnation=self._incarnation)
-        return Holder.dial(party, node_id, host, port)
+        return Holder.dial(self._endpoint, node_id, host, port)
 
     def close(self) -> None:
         """Stops listening, ends the connections and gives all memory back. Closing twice is harmless."""

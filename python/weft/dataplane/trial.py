@@ -6,10 +6,9 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from weft._native import Connection
-from weft.dataplane.holder import Party
+from weft.dataplane.endpoint import Advert, Peer
 from weft.model.errors import ObjectCorrupt
-from weft.model.policy import CONNECT_MS_MAX, MIB
+from weft.model.policy import MIB
 
 SIZES: Final = (8, 64, 512, 4096, 32_768, 262_144, MIB, 8 * MIB, 64 * MIB)
 """What is tried: from a counter to a whole frame."""
@@ -19,9 +18,10 @@ _ROUNDS_MIN: Final = 4
 
 
 class Figure(Struct, frozen=True, kw_only=True):
-    """One size in one direction: the median, the ninety-ninth percentile, and what the median comes to."""
+    """One size in one direction: the median, the ninety-ninth percentile, what the median comes to, and which way."""
 
     operation: str
+    transport: str
     size_bytes: int
     rounds: int
     p50_us: float
@@ -30,42 +30,51 @@ class Figure(Struct, frozen=True, kw_only=True):
 
 
 class Trial:
-    """An extent of a node's, opened for writing, and a buffer beside it. For one thread."""
+    """An extent of a node's that may be written, and as many bytes beside it. For one thread.
 
-    def __init__(self, party: Party, host: str, port: int, *, grant: bytes, index: int, incarnation: int) -> None:
-        self._connection = Connection(
-            host=host,
-            port=port,
-            cluster_id=party.cluster_id,
-            secret=party.secret,
-            name=party.name,
-            incarnation=party.incarnation,
-            timeout_ms=CONNECT_MS_MAX,
-        )
-        self._handle, self.size_bytes = self._connection.open(grant, index, incarnation)
+    Every place of the extent holds other bytes, so that an answer from the wrong place, or none at all, is seen.
+    """
+
+    def __init__(self, peer: Peer, extent: Advert) -> None:
+        self._peer = peer
+        self._extent = extent
+        self.size_bytes = extent.size_bytes
+        self._content = memoryview(np.random.default_rng(1).bytes(min(self.size_bytes, _BYTES_PER_SIZE)))
 
     def run(self, operation: str, size_bytes: int) -> Figure:
         """Moves `size_bytes` again and again, walking through the extent. Raises `ObjectCorrupt` for wrong bytes."""
         rounds = max(_ROUNDS_MIN, min(_ROUNDS_MAX, _BYTES_PER_SIZE // size_bytes))
-        content = memoryview(bytearray(_content(size_bytes)))
-        places = min(rounds, self.size_bytes // size_bytes)
-        move = self._connection.read if operation == "read" else self._connection.write
-        if operation == "read":
-            for place in range(places):
-                self._connection.write(self._handle, place * size_bytes, content)
+        warm = rounds // 10 + 1
+        places = min(rounds, len(self._content) // size_bytes)
         took = []
-        for index in range(rounds + rounds // 10 + 1):
-            started = time.perf_counter_ns()
-            move(self._handle, index % places * size_bytes, content)
-            took.append(time.perf_counter_ns() - started)
-        seen = memoryview(bytearray(size_bytes))
-        self._connection.read(self._handle, (places - 1) * size_bytes, seen)
-        if seen != content or bytes(content) != _content(size_bytes):
-            raise ObjectCorrupt(f"{size_bytes} bytes that were moved are not those that came back")
-        timed = sorted(took[rounds // 10 + 1 :])
+        if operation == "read":
+            self._fill(size_bytes, places)
+            seen = memoryview(bytearray(size_bytes))
+            for index in range(rounds + warm):
+                place = index % places
+                started = time.perf_counter_ns()
+                self._peer.read_now(self._extent, seen, offset=place * size_bytes)
+                took.append(time.perf_counter_ns() - started)
+                self._check(seen, place)
+                if places == 1:
+                    seen[:] = bytes(size_bytes)
+        else:
+            for index in range(rounds + warm):
+                place = index % places
+                part = self._part(size_bytes, place)
+                started = time.perf_counter_ns()
+                self._peer.write_now(self._extent, part, offset=place * size_bytes)
+                took.append(time.perf_counter_ns() - started)
+            seen = memoryview(bytearray(size_bytes))
+            for place in range(places):
+                self._peer.read_now(self._extent, seen, offset=place * size_bytes)
+                self._check(seen, place)
+            self._wipe()
+        timed = sorted(took[warm:])
         p50 = timed[len(timed) // 2]
         return Figure(
             operation=operation,
+            transport=self._peer.transport,
             size_bytes=size_bytes,
             rounds=rounds,
             p50_us=p50 / 1e3,
@@ -73,11 +82,17 @@ class Trial:
             gb_per_s=size_bytes / p50,
         )
 
-    def close(self) -> None:
-        """Ends the connection."""
-        self._connection.close()
+    def _fill(self, size_bytes: int, places: int) -> None:
+        for place in range(places):
+            self._peer.write_now(self._extent, self._part(size_bytes, place), offset=place * size_bytes)
 
+    def _wipe(self) -> None:
+        """What the next size writes must not be there already."""
+        self._peer.write_now(self._extent, bytes(len(self._content)))
 
-def _content(size_bytes: int) -> bytes:
-    """Bytes of this size that are no pattern a fault would repeat."""
-    return np.random.default_rng(size_bytes).bytes(size_bytes)
+    def _part(self, size_bytes: int, place: int) -> memoryview:
+        return self._content[place * size_bytes : (place + 1) * size_bytes]
+
+    def _check(self, seen: memoryview, place: int) -> None:
+        if seen != self._part(len(seen), place):
+            raise ObjectCorrupt(f"{len(seen)} bytes at place {place} are not those that were written there")

@@ -4,7 +4,7 @@
  * weft_last_error() says why, for the calling thread. Every wait has an end. What uccl_engine could not say is said by
  * weft_xfer_state: a transfer is under way, done, or failed, and answers the same for ever.
  *
- * Both sides hold one secret, WEFT_SECRET. WEFT_TRANSPORT=tcp keeps to TCP. Link with -lweft.
+ * Both sides hold one secret, WEFT_SECRET, and speak TLS where WEFT_TLS_CA, WEFT_TLS_CERT and WEFT_TLS_KEY name files. WEFT_TRANSPORT=tcp keeps to TCP. Link with -lweft.
  */
 #ifndef WEFT_H
 #define WEFT_H

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use weft_engine::{Direction, Endpoint, EndpointConfig, Failure, Link, Notice, Part, Status, Transfer};
 use weft_sys::socket::Options;
-use weft_transport::{ConnectOptions, ServerConfig};
+use weft_transport::{ConnectOptions, ServerConfig, Tls, TlsPart};
 use weft_wire::Item;
 
 /// A transfer has this, and its size at ten megabytes a second.
@@ -52,6 +52,25 @@ fn random() -> Result<u64, String> {
     Ok(u64::from_le_bytes(bytes) | 1)
 }
 
+/// What WEFT_TLS_CA, WEFT_TLS_CERT and WEFT_TLS_KEY name; all of them or none.
+fn tls() -> Result<Option<Arc<Tls>>, String> {
+    let variables = [TlsPart::Authority, TlsPart::Certificate, TlsPart::Key].map(TlsPart::variable);
+    let paths = variables.map(|variable| std::env::var(variable).unwrap_or_default());
+    if paths.iter().all(String::is_empty) {
+        return Ok(None);
+    }
+    let mut parts = Vec::with_capacity(paths.len());
+    for (variable, path) in variables.iter().zip(&paths) {
+        if path.is_empty() {
+            return Err(format!("{variable} is not set; TLS needs {}", variables.join(", ")));
+        }
+        parts.push(std::fs::read(path).map_err(|error| format!("{variable}: cannot read {path}: {error}"))?);
+    }
+    let tls = Tls::from_pem(&parts[0], &parts[1], &parts[2]).map_err(|error| error.to_string())?;
+    tls.check().map_err(|error| error.to_string())?;
+    Ok(Some(Arc::new(tls)))
+}
+
 /// An endpoint, as C holds it.
 pub struct Engine {
     pub endpoint: Arc<Endpoint>,
@@ -83,7 +102,7 @@ impl Engine {
             secret: secret.into_bytes(),
             name: format!("c-{}-{:04x}", std::process::id(), incarnation & 0xffff),
             incarnation,
-            server: ServerConfig {
+            server: Some(ServerConfig {
                 host,
                 ports: 0..=0,
                 socket: Options::default(),
@@ -92,10 +111,12 @@ impl Engine {
                 handshake_deadline: Duration::from_secs(2),
                 drain_deadline: Duration::from_secs(2),
                 now_ms,
-            },
+            }),
+            inbox: false,
             connect: ConnectOptions::default(),
             now_ms,
             ipc,
+            tls: tls()?,
         };
         let endpoint = Endpoint::start(config).map_err(|error| format!("the endpoint cannot listen: {error}"))?;
         Ok(Self {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use weft_sys::event::Interest;
 use weft_transport::{Driven, Finished, Outcome, Payload, Submission, TransportError};
-use weft_wire::{Advert, Code, Flags, Header, Kind, Refusal, Word};
+use weft_wire::{Code, Flags, Header, Kind, Refusal, Word};
 
 use crate::Failure;
 use crate::link::{Known, Link, OpenLane};
@@ -406,8 +406,8 @@ impl Core {
             self.busy.insert(number);
             return;
         }
-        let failure = Failure::refused(&track.link.peer.name, refusal)
-            .at(&Advert::region_id(going.piece.advert.buffer), going.piece.offset);
+        let failure =
+            Failure::refused(&track.link.peer.name, refusal).at(&going.piece.advert.region(), going.piece.offset);
         self.fail(going.job, Status::Failed(failure));
     }
 

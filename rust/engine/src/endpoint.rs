@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use weft_sys::memory::{Mapping, PAGE_BYTES, Span};
 use weft_sys::neighbour;
-use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions};
+use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions, Tls};
 use weft_verbs::{EndpointRecord, Lender, Rail, RdmaDialer};
 use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
 use crate::Failure;
 use crate::bounced::Bounced;
-use crate::ipc::{Neighbour, Owner, Watch};
+use crate::ipc::{NearLender, Neighbour, Owner, Watch};
 use crate::link::Link;
 use crate::matching::{Matching, Receive, Send};
 use crate::memory::{Memory, MemoryCounts};
@@ -41,14 +41,18 @@ pub struct EndpointConfig {
     pub name: String,
     /// This life of it; random.
     pub incarnation: u64,
-    /// How it listens.
-    pub server: ServerConfig,
+    /// How it listens; none for one that only calls: it is not reached, so that it advertises and receives nothing.
+    pub server: Option<ServerConfig>,
+    /// Whether messages that are no words of endpoints are kept for [`Server::receive_message`]; refused otherwise.
+    pub inbox: bool,
     /// How it connects.
     pub connect: ConnectOptions,
     /// Milliseconds of the Unix clock, for the ends of grants.
     pub now_ms: fn() -> u64,
     /// Whether processes of this user on this machine are reached without a network, where that works.
     pub ipc: bool,
+    /// How it speaks TLS, where it does. Its name is then one that the certificate holds.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// One process's end of transfers.
@@ -65,6 +69,8 @@ pub struct Endpoint {
     owner: Option<Owner>,
     /// Looks after what is mapped of neighbours' memory; there where `owner` is.
     watch: Option<Arc<Watch>>,
+    /// Hands extents over to processes of this machine, where that was asked for.
+    near: Mutex<Option<NearLender>>,
     /// Queue pairs; none until a device is taken into use.
     rdma: OnceLock<Rdma>,
     mailbox: Arc<Mailbox>,
@@ -95,14 +101,20 @@ impl Endpoint {
     /// # Errors
     /// As [`Server::start`]; out of descriptors or threads.
     pub fn start(config: EndpointConfig) -> io::Result<Self> {
-        let identity = Identity::new(config.cluster_id, &config.secret, config.name.clone(), config.incarnation);
+        let identity =
+            Identity::new(config.cluster_id, &config.secret, config.name, config.incarnation).with_tls(config.tls);
         let mailbox = Arc::new(Mailbox::new()?);
         let matching = Arc::new(Matching::default());
         let notices = Arc::new(Notices::default());
-        let router = Arc::new(Router::new(Arc::clone(&mailbox), Arc::clone(&matching), Arc::clone(&notices)));
+        let router =
+            Arc::new(Router::new(Arc::clone(&mailbox), Arc::clone(&matching), Arc::clone(&notices), config.inbox));
         let sink: Arc<dyn weft_transport::MessageSink> = Arc::clone(&router) as _;
-        let server = Arc::new(Server::start_with(identity.clone(), config.server, Some(sink))?);
-        let memory = Arc::new(Memory::new(config.cluster_id, &config.secret, &config.name, config.incarnation));
+        let listens = config.server.is_some();
+        let server = Arc::new(match config.server {
+            Some(server) => Server::start_with(identity.clone(), server, Some(sink))?,
+            None => Server::silent(identity.clone(), config.now_ms)?,
+        });
+        let memory = Arc::new(Memory::new(config.cluster_id, &config.secret, &identity.name, config.incarnation));
         let core = Core::new(
             Arc::clone(&mailbox),
             Arc::clone(&matching),
@@ -112,8 +124,8 @@ impl Endpoint {
         )?;
         let address = server.address();
         let mut greeting = Greeting { host: address.ip().to_string(), port: address.port(), ..Greeting::default() };
-        let (mut owner, mut watch) = (None, None);
-        if config.ipc {
+        let mut owner = None;
+        if config.ipc && listens {
             // Without it everything still works, over TCP.
             owner = Owner::start(
                 config.cluster_id,
@@ -124,13 +136,15 @@ impl Endpoint {
                 config.now_ms,
             )
             .ok();
-            watch = Watch::new(config.now_ms).ok().map(Arc::new);
         }
+        let watch = if config.ipc { Watch::new(config.now_ms).ok().map(Arc::new) } else { None };
         if let Some(owner) = &owner {
             memory.also_ask(owner.withdrawing());
+            owner.name().clone_into(&mut greeting.socket);
+        }
+        if config.ipc && (owner.is_some() || !listens) {
             greeting.machine = neighbour::machine();
             greeting.user = neighbour::user();
-            owner.name().clone_into(&mut greeting.socket);
         }
         router.set_greeting(greeting);
         let thread = std::thread::Builder::new().name("weft-move".to_owned()).spawn(move || core.run())?;
@@ -145,6 +159,7 @@ impl Endpoint {
             router,
             owner,
             watch,
+            near: Mutex::default(),
             rdma: OnceLock::new(),
             mailbox,
             links: Mutex::default(),
@@ -208,6 +223,16 @@ impl Endpoint {
         let link =
             Link::connect(number, address, Arc::clone(&self.identity), self.connect.clone(), &greeting, deadline)?;
         Ok(self.keep(link, deadline))
+    }
+
+    /// The quickest of a few round trips to whoever listens at `address`, over a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Link::connect`].
+    pub fn measure(&self, address: SocketAddr, deadline: Instant) -> Result<Duration, Failure> {
+        self.check_open()?;
+        let greeting = Greeting { port: 0, ..self.router.greeting() };
+        Link::connect(0, address, Arc::clone(&self.identity), self.connect.clone(), &greeting, deadline)?.ping(deadline)
     }
 
     /// The next peer that connected here; `None` when none did until `until`. The link goes back to where it listens.
@@ -275,15 +300,45 @@ impl Endpoint {
     /// Twice is once.
     ///
     /// # Errors
-    /// `not_supported` when the device lends nothing.
+    /// `not_supported` when the device lends nothing, and under TLS, which a queue pair's bytes would go past.
     pub fn use_rdma(&self, rail: &Arc<Rail>) -> Result<EndpointRecord, Failure> {
         self.check_open()?;
-        if let Some(rdma) = self.rdma.get() {
-            return Ok(rdma.lender.record());
+        if self.identity.speaks_tls() {
+            let detail = "this process speaks TLS only, and RDMA does not encrypt".to_owned();
+            return Err(Failure::new("not_supported", &self.identity.name, detail));
         }
-        let lender = Lender::start(rail, &self.server, self.now_ms)
-            .map_err(|error| Failure::new("not_supported", &self.identity.name, error.to_string()))?;
-        Ok(self.rdma.get_or_init(|| Rdma { rail: Arc::clone(rail), lender }).lender.record())
+        let lend = || {
+            Lender::start(rail, &self.server, self.now_ms)
+                .map_err(|error| Failure::new("not_supported", &self.identity.name, error.to_string()))
+        };
+        if let Some(Rdma { lender: Some(lender), .. }) = self.rdma.get() {
+            return Ok(lender.record());
+        }
+        let rdma = Rdma { rail: Arc::clone(rail), lender: Some(lend()?) };
+        let kept = self.rdma.get_or_init(|| rdma);
+        kept.lender.as_ref().map(Lender::record).ok_or_else(|| Failure::argument("this endpoint only calls by RDMA"))
+    }
+
+    /// Takes an RDMA device into use for peers that are met from now on, and lends nothing by it. Twice is once.
+    pub fn call_by_rdma(&self, rail: &Arc<Rail>) {
+        self.rdma.get_or_init(|| Rdma { rail: Arc::clone(rail), lender: None });
+    }
+
+    /// Hands the extents its server lends to processes of this machine, to be mapped and read. Twice is once.
+    ///
+    /// # Errors
+    /// `not_supported` where there are no UNIX sockets, or descriptors and threads for them.
+    pub fn lend_near(&self) -> Result<(), Failure> {
+        self.check_reached()?;
+        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+        if near.is_none() {
+            let started = NearLender::start(&self.server, &self.identity).map_err(|error| {
+                let detail = format!("no UNIX socket could be had to hand memory over: {error}");
+                Failure::new("not_supported", &self.identity.name, detail)
+            })?;
+            *near = Some(started);
+        }
+        Ok(())
     }
 
     /// Gives a link up: what is under way on it fails as `closed`.
@@ -322,7 +377,7 @@ impl Endpoint {
         writable: bool,
         lasts: Duration,
     ) -> Result<Advert, Failure> {
-        self.check_open()?;
+        self.check_reached()?;
         let expires_at_ms = (self.now_ms)().saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX));
         self.memory.advertise(self.server.store(), registration, offset, length, writable, expires_at_ms)
     }
@@ -407,6 +462,7 @@ impl Endpoint {
         if span.is_empty() {
             return Err(Failure::argument("a receive needs room for at least one byte"));
         }
+        self.check_reached()?;
         let lasts = deadline.saturating_duration_since(Instant::now());
         let expires_at_ms = (self.now_ms)()
             .saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX))
@@ -502,8 +558,9 @@ impl Endpoint {
         if let Some(watch) = &self.watch {
             watch.close();
         }
-        if let Some(rdma) = self.rdma.get() {
-            rdma.lender.close();
+        drop(self.near.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(Rdma { lender: Some(lender), .. }) = self.rdma.get() {
+            lender.close();
         }
         self.server.close();
     }
@@ -518,6 +575,16 @@ impl Endpoint {
             return Err(Failure { temporary: true, ..Failure::new("busy", &link.peer.name, detail) });
         }
         Ok(Transfer::new(self.transfer_next.fetch_add(1, Ordering::Relaxed), deadline, &self.under_way))
+    }
+
+    fn check_reached(&self) -> Result<(), Failure> {
+        self.check_open()?;
+        if self.server.address().port() == 0 {
+            return Err(Failure::argument(
+                "this endpoint only calls others and is reached by nobody; make one that listens",
+            ));
+        }
+        Ok(())
     }
 
     fn check_open(&self) -> Result<(), Failure> {

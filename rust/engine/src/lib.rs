@@ -1,12 +1,13 @@
 //! Transfers: registered memory moved between processes, awaited or polled, over whatever lane is best.
 //!
 //! Reading order: [`Endpoint`] is what a program holds; [`Memory`] is what of its memory others may reach; [`Link`] is the
-//! way to one peer, with the lanes of those who wait; `progress` is the one thread that drives everything else, on what
+//! way to one peer, with the lanes of those who wait, and `asking` its questions; `progress` is the one thread that drives everything else, on what
 //! `track` keeps and by the rules of `carrying` and `ending`. `matching` brings sends and receives together. The bytes travel on the
 //! wire of `docs/wire.md`, and `docs/transfers.md` says what all of it promises.
 
 #![forbid(unsafe_code)]
 
+mod asking;
 mod bounced;
 mod carrying;
 mod ending;

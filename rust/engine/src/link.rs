@@ -19,6 +19,7 @@ use weft_transport::{
 use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word, encode_opening};
 
 use crate::Failure;
+use crate::asking::Asking;
 use crate::piece::{Direction, Part, Piece, cut, no_ranges};
 
 /// Lanes of one link that callers may wait on at once; more of them take turns.
@@ -96,6 +97,8 @@ pub struct Link {
     ways: AtomicU64,
     pool: Mutex<Pool>,
     freed: Condvar,
+    /// Lanes for questions.
+    pub asking: Asking,
     shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
     closed: AtomicBool,
     last_transport: Mutex<&'static str>,
@@ -109,11 +112,13 @@ struct Pool {
 }
 
 /// A lane a caller waits on.
-struct Waited {
-    lane: Option<OpenLane>,
+pub struct Waited {
+    /// None until it is needed.
+    pub lane: Option<OpenLane>,
     /// Which of the link's ways it was made for.
-    way: u64,
-    spin: Spin,
+    pub way: u64,
+    /// Its waits so far.
+    pub spin: Spin,
 }
 
 impl Link {
@@ -171,6 +176,7 @@ impl Link {
             ways: AtomicU64::new(0),
             pool: Mutex::new(Pool { idle: vec![waited], out: 0, queued: 0 }),
             freed: Condvar::new(),
+            asking: Asking::default(),
             shortcut: Mutex::new(None),
             closed: AtomicBool::new(false),
             last_transport: Mutex::new("tcp"),
@@ -214,12 +220,15 @@ impl Link {
     pub fn try_shortcut(&self, shortcut: Arc<dyn Shortcut>, deadline: Instant) -> bool {
         let Ok(driven) = shortcut.dial(deadline) else { return false };
         self.came_up(shortcut.transport());
+        // The connection there was is as good as any to ask over.
+        if let Some(waited) = self.borrow_tcp() {
+            self.asking.keep(waited);
+        }
         self.set_shortcut(Some(shortcut));
         let lane = Some(OpenLane::new(driven));
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waited) = pool.idle.last_mut() {
-            waited.lane = lane;
-            waited.way = self.ways();
+        if pool.out + pool.idle.len() < WAITED_LANES_MAX {
+            pool.idle.push(Waited { lane, way: self.ways(), spin: Spin::new(self.options.spin) });
         }
         true
     }
@@ -233,7 +242,26 @@ impl Link {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).idle.clear();
+        self.asking.clear();
         self.freed.notify_all();
+    }
+
+    /// Takes a TCP lane out of those that wait for data, if nobody uses any.
+    pub fn borrow_tcp(&self) -> Option<Waited> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_tcp = |waited: &Waited| waited.lane.as_ref().is_some_and(|lane| lane.driven.transport() == "tcp");
+        let index = pool.idle.iter().position(by_tcp).filter(|_| pool.out == 0)?;
+        Some(pool.idle.remove(index))
+    }
+
+    /// Puts it back.
+    pub fn give_back(&self, waited: Waited) {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).idle.push(waited);
+    }
+
+    /// Longest spin of one wait.
+    pub fn spin(&self) -> Duration {
+        self.options.spin
     }
 
     /// Whether it was closed.
@@ -294,6 +322,7 @@ impl Link {
     /// What opens an advert on a lane of this link, under `epoch`.
     pub fn opening(&self, id: u64, advert: &Advert, epoch: u64) -> Submission {
         let mut header = Header::new(Kind::Open, 0);
+        header.offset = advert.index().into();
         header.tag = advert.incarnation;
         let mut payload = Vec::with_capacity(OPENING_BYTES + advert.grant.len());
         payload.extend_from_slice(&encode_opening(self.writer, epoch));
@@ -366,10 +395,17 @@ impl Link {
         deadline: Instant,
     ) -> Result<(), Trouble> {
         let ways = self.ways();
-        if waited.lane.is_none() || waited.way != ways {
+        let extents = pieces.iter().any(|piece| piece.advert.extent.is_some());
+        let fits = |lane: &OpenLane| !extents || lane.driven.reaches_extents();
+        if waited.way != ways || !waited.lane.as_ref().is_some_and(fits) {
             waited.way = ways;
-            let driven = self.dial(deadline).map_err(|error| Trouble::lane(&error, false))?;
-            waited.lane = Some(OpenLane::new(driven));
+            let failed = |error: TransportError| Trouble::lane(&error, false);
+            let mut lane = OpenLane::new(self.dial(deadline).map_err(failed)?);
+            if !fits(&lane) {
+                lane = OpenLane::new(self.dial_tcp(deadline).map_err(failed)?);
+                self.came_up("tcp");
+            }
+            waited.lane = Some(lane);
         }
         let epoch = self.epoch();
         for piece in pieces {
@@ -401,9 +437,9 @@ impl Link {
                 let failure = Failure { temporary: true, ..Failure::refused(&self.peer.name, &refusal) };
                 Err(Trouble::Lane { failure, fence: false })
             }
-            Outcome::Refused(refusal) => Err(Trouble::Refused(
-                Failure::refused(&self.peer.name, &refusal).at(&Advert::region_id(advert.buffer), 0),
-            )),
+            Outcome::Refused(refusal) => {
+                Err(Trouble::Refused(Failure::refused(&self.peer.name, &refusal).at(&advert.region(), 0)))
+            }
         }
     }
 
@@ -472,7 +508,7 @@ impl Trouble {
 
 impl Waited {
     /// One request, and how it ended.
-    fn ask(&mut self, submission: Submission, deadline: Instant) -> Result<Outcome, TransportError> {
+    pub fn ask(&mut self, submission: Submission, deadline: Instant) -> Result<Outcome, TransportError> {
         let lane = self.lane.as_mut().expect("the caller made sure of a lane");
         lane.driven.submit(submission);
         let mut finished = Vec::with_capacity(1);
@@ -517,7 +553,7 @@ impl Waited {
                 ended += 1;
                 if let Outcome::Refused(refusal) = outcome {
                     let piece = &pieces[usize::try_from(id).expect("an index of ours")];
-                    let region = Advert::region_id(piece.advert.buffer);
+                    let region = piece.advert.region();
                     let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
                     if refusal.code == Code::BadFrame {
                         // The peer could not read it, and ends the connection.

@@ -260,6 +260,7 @@ impl Memory {
             writable,
             owner: self.name.clone(),
             grant: grant.into(),
+            extent: None,
         })
     }
 

@@ -77,7 +77,7 @@ pub fn check(direction: Direction, parts: &[Part]) -> Result<u64, Failure> {
     let mut total = 0u64;
     for (index, part) in parts.iter().enumerate() {
         let length = part.span.len() as u64;
-        let region = || Advert::region_id(part.advert.buffer);
+        let region = || part.advert.region();
         if length == 0 {
             return Err(Failure::argument(format!("buffer {index} is empty; each needs at least one byte")));
         }
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
 
     fn advert(buffer: u64, size_bytes: u64, writable: bool) -> Arc<Advert> {
-        let (incarnation, owner) = (1, "owner".to_owned());
-        Arc::new(Advert { buffer, incarnation, size_bytes, writable, owner, grant: Arc::new([]) })
+        let (incarnation, owner, extent) = (1, "owner".to_owned(), None);
+        Arc::new(Advert { buffer, incarnation, size_bytes, writable, owner, grant: Arc::new([]), extent })
     }
 
     fn part(advert: &Arc<Advert>, offset: u64, bytes: &mut [u8]) -> Part {

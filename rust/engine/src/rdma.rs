@@ -12,8 +12,8 @@ use crate::link::Shortcut;
 pub struct Rdma {
     /// The device.
     pub rail: Arc<Rail>,
-    /// Gives keys to whoever presents an advert.
-    pub lender: Lender,
+    /// Gives keys to whoever presents an advert; none for an endpoint that only calls.
+    pub lender: Option<Lender>,
 }
 
 /// The way to one peer by queue pair.

@@ -38,18 +38,21 @@ pub struct Router {
     matching: Arc<Matching>,
     notices: Arc<Notices>,
     heard: Mutex<Heard>,
+    /// Whether what is no word of ours is for the server's inbox; refused otherwise.
+    shares: bool,
     incoming: Mutex<VecDeque<Incoming>>,
     arrived: Condvar,
 }
 
 impl Router {
-    pub fn new(mailbox: Arc<Mailbox>, matching: Arc<Matching>, notices: Arc<Notices>) -> Self {
+    pub fn new(mailbox: Arc<Mailbox>, matching: Arc<Matching>, notices: Arc<Notices>, shares: bool) -> Self {
         Self {
             own: Mutex::default(),
             mailbox,
             matching,
             notices,
             heard: Mutex::default(),
+            shares,
             incoming: Mutex::default(),
             arrived: Condvar::new(),
         }
@@ -122,6 +125,10 @@ impl Router {
 }
 
 impl MessageSink for Router {
+    fn takes(&self, topic: u64) -> bool {
+        !self.shares || Word::is_topic(topic)
+    }
+
     fn take(&self, message: Message) -> Result<Vec<u8>, Refusal> {
         let (word, writer, sequence) = Word::decode(message.topic, &message.payload)
             .map_err(|cause| Refusal::new(Code::BadFrame, cause.to_string()))?;

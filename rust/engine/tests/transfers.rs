@@ -150,7 +150,7 @@ fn a_peer_that_came_back_as_another_process_holds_nothing_of_the_last(pair: Pair
     let (_, advert) = advertise(&pair.owner, &mut memory, true);
     let port = pair.owner.address().port();
     pair.owner.close();
-    let second = endpoint_at("owner", port);
+    let second = (pair.again)("owner", port);
     let mut into = vec![0; 4096];
     let refused = pair.other.move_now(&pair.to_owner, Direction::Read, &[part(&advert, 0, &mut into)], soon());
     assert_eq!(refused.unwrap_err().code, "extent_lost");

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict};
 use weft_engine::{Endpoint as Engine, EndpointConfig};
 use weft_sys::memory::Span;
 use weft_sys::socket::Options;
-use weft_transport::{ServerConfig, TcpxOptions};
+use weft_transport::{ServerConfig, TcpxOptions, Tier};
 
 use crate::allocation::Allocation;
 use crate::buffer::Held;
@@ -23,7 +23,7 @@ use crate::transfer::Holds;
 /// Listens, connects, and keeps what may be reached.
 #[pyclass(frozen, module = "weft._native")]
 pub struct Endpoint {
-    engine: Arc<Engine>,
+    pub engine: Arc<Engine>,
     holds: Arc<Holds>,
     registered: Mutex<HashMap<u64, Held>>,
     connect_timeout: Duration,
@@ -35,7 +35,7 @@ type Notice<'py> = (String, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50, connect_timeout_ms=2000, drain_timeout_ms=2000, ipc=true, bounce=false, rdma=true))]
+    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50, connect_timeout_ms=2000, drain_timeout_ms=2000, ipc=true, bounce=false, rdma=true, listens=true, inbox=false))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only in Python, where each has its name")]
     fn new(
         py: Python<'_>,
@@ -53,18 +53,25 @@ impl Endpoint {
         ipc: bool,
         bounce: bool,
         rdma: bool,
+        listens: bool,
+        inbox: bool,
     ) -> PyResult<Self> {
         // Looked at here for its sentences; the engine makes its own.
         let _ = identity(cluster_id, secret, name.clone(), incarnation)?;
         let address: IpAddr =
             host.parse().map_err(|_| errors::argument(&format!("host must be an IP address, not {host:?}")))?;
         let connect_timeout = Duration::from_millis(connect_timeout_ms);
+        if bounce && crate::tls::current().is_some() {
+            return Err(errors::argument(
+                "the transport tcpx receives past TLS, which this process speaks; leave it out",
+            ));
+        }
         let config = EndpointConfig {
             cluster_id: cluster_id.try_into().map_err(|_| errors::argument("cluster_id must be 16 bytes"))?,
             secret: secret.to_vec(),
             name,
             incarnation,
-            server: ServerConfig {
+            server: listens.then(|| ServerConfig {
                 host: address,
                 ports: port_first..=port_last,
                 socket: Options { congestion: congestion.clone(), ..Options::default() },
@@ -73,21 +80,31 @@ impl Endpoint {
                 handshake_deadline: HANDSHAKE_DEADLINE,
                 drain_deadline: DRAIN_DEADLINE.min(Duration::from_millis(drain_timeout_ms)),
                 now_ms,
-            },
+            }),
+            inbox,
             connect: connect_options(congestion, spin_us, connect_timeout),
             now_ms,
             ipc,
+            tls: crate::tls::current(),
         };
         let engine = py.detach(|| Engine::start(config)).map_err(|error| {
-            errors::system(
-                &format!("the endpoint could not listen at {host}, ports {port_first} to {port_last}"),
-                &error,
-            )
+            let doing = if inbox {
+                format!(
+                    "no port between {port_first} and {port_last} could be taken at {host}; free one or choose others \
+                     with --port-first and --port-last"
+                )
+            } else {
+                format!("the endpoint could not listen at {host}, ports {port_first} to {port_last}")
+            };
+            errors::system(&doing, &error)
         })?;
         if bounce {
             engine.through_bounce(TcpxOptions::default());
         }
-        if let Some(rail) = crate::rdma::rail().filter(|_| rdma)
+        let rail = crate::rdma::rail().filter(|_| rdma);
+        if let Some(rail) = rail.as_ref().filter(|_| !listens) {
+            engine.call_by_rdma(rail);
+        } else if let Some(rail) = rail
             && let Err(failure) = py.detach(|| engine.use_rdma(&rail))
         {
             // Memory that cannot be pinned, say: everything works over TCP.
@@ -119,6 +136,16 @@ impl Endpoint {
             self.engine.connect(address, Instant::now() + timeout).map_err(|failure| errors::failure(&failure))
         })?;
         Ok(Peer { engine: Arc::clone(&self.engine), link, holds: Arc::clone(&self.holds) })
+    }
+
+    #[pyo3(signature = (host, port, timeout_ms=2000))]
+    fn measure(&self, py: Python<'_>, host: &str, port: u16, timeout_ms: u64) -> PyResult<(f64, &'static str)> {
+        let rtt = py.detach(|| {
+            let address = resolve(&format!("{host}:{port}"), host, port)?.address;
+            let until = Instant::now() + Duration::from_millis(timeout_ms);
+            self.engine.measure(address, until).map_err(|failure| errors::failure(&failure))
+        })?;
+        Ok((rtt.as_secs_f64() * 1e6, Tier::of(rtt).name()))
     }
 
     fn accept(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<Option<Peer>> {
@@ -231,7 +258,7 @@ impl Endpoint {
         self.engine.server().counters().list().into_iter().collect()
     }
 
-    fn close(&self, py: Python<'_>) {
+    pub fn close(&self, py: Python<'_>) {
         py.detach(|| self.engine.close());
         self.holds.clear();
         let registered = std::mem::take(&mut *self.registered.lock().unwrap_or_else(PoisonError::into_inner));

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use weft_engine::{Direction, Endpoint as Engine, Failure, Link, Part, Transfer as Moving};
 use weft_sys::memory::Span;
-use weft_wire::Advert as Right;
+use weft_wire::{Advert as Right, ExtentName};
 
 use crate::buffer::Held;
 use crate::connection::deadline;
@@ -29,8 +29,21 @@ impl Advert {
         Ok(Self { right: Arc::new(right) })
     }
 
-    fn encode<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.right.encode())
+    #[staticmethod]
+    fn of_extent(region_id: String, index: u32, incarnation: u64, size_bytes: u64, grant: &[u8]) -> PyResult<Self> {
+        let mut random = [0u8; 8];
+        weft_sys::random::fill(&mut random).map_err(|error| errors::system("no randomness", &error))?;
+        let (number, name) = (u64::from_le_bytes(random), ExtentName { region_id, index });
+        Ok(Self { right: Arc::new(Right::of_extent(number, name, incarnation, size_bytes, grant.into())) })
+    }
+
+    fn encode<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        if self.right.extent.is_some() {
+            return Err(errors::argument(
+                "the right to an extent does not travel; hand over the grant it was made from",
+            ));
+        }
+        Ok(PyBytes::new(py, &self.right.encode()))
     }
 
     #[getter]
@@ -273,6 +286,21 @@ impl Peer {
         let held = Held::readable(data)?;
         let until = deadline(timeout_ms, held.span().len());
         self.posted(self.engine.notify(&self.link, name, held.bytes(), until), Vec::new())
+    }
+
+    #[pyo3(signature = (topic, data, timeout_ms=None))]
+    fn ask<'py>(
+        &self,
+        py: Python<'py>,
+        topic: u64,
+        data: &Bound<'_, PyAny>,
+        timeout_ms: Option<u64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let held = Held::readable(data)?;
+        let until = deadline(timeout_ms, held.span().len());
+        let answer =
+            py.detach(|| self.link.ask(topic, held.bytes(), until)).map_err(|failure| errors::failure(&failure))?;
+        Ok(PyBytes::new(py, &answer))
     }
 
     fn close(&self) {

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use weft_verbs::{Rail, RailOptions, RdmaUpgrade};
+use weft_verbs::{Rail, RailOptions, RdmaUpgrade, VerbsError};
 
 use crate::errors;
 
 static RAIL: Mutex<Option<Arc<Rail>>> = Mutex::new(None);
 
-/// The device in use, if one is.
+/// The device in use, if one is; none under TLS, which its bytes would go past.
 pub fn rail() -> Option<Arc<Rail>> {
-    RAIL.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    let rail = RAIL.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    rail.filter(|_| crate::tls::current().is_none())
 }
 
 /// Makes more of connections to lenders, where a device is in use.
@@ -27,15 +28,20 @@ pub fn upgrade(spin_us: u64) -> Option<Arc<RdmaUpgrade>> {
 #[pyfunction]
 #[pyo3(signature = (*, device=None, library=None))]
 pub fn use_rdma(py: Python<'_>, device: Option<String>, library: Option<PathBuf>) -> PyResult<String> {
-    py.detach(|| {
+    if crate::tls::current().is_some() {
+        let reason =
+            "this process speaks TLS only, and RDMA does not encrypt; unset WEFT_RDMA, or the WEFT_TLS_ variables";
+        return Err(errors::raise("not_supported", reason, &[]));
+    }
+    // The exception is made once the lock is let go of: making it takes the GIL, whose holder may want the lock.
+    let opened = py.detach(|| {
         let mut rail = RAIL.lock().unwrap_or_else(PoisonError::into_inner);
         if rail.is_none() {
-            let opened = Rail::open(&RailOptions { library, device })
-                .map_err(|error| errors::raise("not_supported", &error.to_string(), &[]))?;
-            *rail = Some(opened);
+            *rail = Some(Rail::open(&RailOptions { library, device })?);
         }
-        Ok(rail.as_ref().expect("opened above").device().name().to_owned())
-    })
+        Ok::<_, VerbsError>(rail.as_ref().expect("opened above").device().name().to_owned())
+    });
+    opened.map_err(|error| errors::raise("not_supported", &error.to_string(), &[]))
 }
 
 /// The device in use, what moved over it, and what was said since the last call; `None` without one.

@@ -58,6 +58,7 @@ pub fn wire_vectors(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         writable: true,
         owner: "lender".to_owned(),
         grant: right.mint(&weft_wire::grant_key(b"secret")).into(),
+        extent: None,
     };
     vectors.set_item("advert", PyBytes::new(py, &advert.encode()))?;
     if let Some(item) = Item::of(&advert, 0x7fff_ffff_ff00, ends_ms) {

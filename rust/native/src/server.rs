@@ -1,21 +1,19 @@
 //! `Server`: what this machine lends, as Python holds it.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use weft_engine::NearLender;
+use weft_engine::Endpoint as Engine;
 use weft_sys::memory::Span;
-use weft_sys::socket::Options;
-use weft_transport::{Extent, Identity, Server as Engine, ServerConfig, Ticket};
-use weft_verbs::{EndpointRecord, Lender, gid_text};
+use weft_transport::{Extent, Ticket};
+use weft_verbs::{EndpointRecord, gid_text};
 use weft_wire::{Code, Range, Refusal};
 
 use crate::buffer::Held;
-use crate::connection::identity;
+use crate::endpoint::Endpoint;
 use crate::errors;
 use crate::rdma;
 
@@ -31,58 +29,21 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Serves extents of this machine's memory to peers that hold a grant.
+/// What this machine lends and hears, at an endpoint that keeps its messages.
 #[pyclass(frozen, module = "weft._native")]
 pub struct Server {
     pub engine: Arc<Engine>,
-    identity: Identity,
-    rdma: Mutex<Option<Lender>>,
-    near: Mutex<Option<NearLender>>,
+    /// Kept: the endpoint ends with its last holder.
+    endpoint: Py<Endpoint>,
     closed: AtomicBool,
 }
 
 #[pymethods]
 impl Server {
     #[new]
-    #[pyo3(signature = (*, host, port_first, port_last, cluster_id, secret, name, incarnation, congestion=None, spin_us=50))]
-    #[expect(clippy::too_many_arguments, reason = "keyword-only in Python, where each has its name")]
-    fn new(
-        py: Python<'_>,
-        host: &str,
-        port_first: u16,
-        port_last: u16,
-        cluster_id: &[u8],
-        secret: &[u8],
-        name: String,
-        incarnation: u64,
-        congestion: Option<String>,
-        spin_us: u64,
-    ) -> PyResult<Self> {
-        let identity = identity(cluster_id, secret, name, incarnation)?;
-        let address: IpAddr =
-            host.parse().map_err(|_| errors::argument(&format!("host must be an IP address, not {host:?}")))?;
-        if port_first > port_last {
-            return Err(errors::argument("port_first must not be above port_last"));
-        }
-        let config = ServerConfig {
-            host: address,
-            ports: port_first..=port_last,
-            socket: Options { congestion, ..Options::default() },
-            spin: Duration::from_micros(spin_us),
-            connections_max: CONNECTIONS_MAX,
-            handshake_deadline: HANDSHAKE_DEADLINE,
-            drain_deadline: DRAIN_DEADLINE,
-            now_ms,
-        };
-        let engine = py.detach(|| Engine::start(identity.clone(), config)).map_err(|error| {
-            let doing = format!(
-                "no port between {port_first} and {port_last} could be taken at {host}; free one or choose others with \
-                 --port-first and --port-last"
-            );
-            errors::system(&doing, &error)
-        })?;
-        let engine = Arc::new(engine);
-        Ok(Self { engine, identity, rdma: Mutex::default(), near: Mutex::default(), closed: AtomicBool::new(false) })
+    fn new(endpoint: Bound<'_, Endpoint>) -> Self {
+        let engine = Arc::clone(&endpoint.get().engine);
+        Self { engine, endpoint: endpoint.unbind(), closed: AtomicBool::new(false) }
     }
 
     #[getter]
@@ -99,29 +60,15 @@ impl Server {
     fn lend_rdma(&self, py: Python<'_>) -> PyResult<Option<(u32, u16, String, u32)>> {
         self.check_open()?;
         let Some(rail) = rdma::rail() else { return Ok(None) };
-        let record: EndpointRecord = py.detach(|| {
-            let mut lender = self.rdma.lock().unwrap_or_else(PoisonError::into_inner);
-            if lender.is_none() {
-                let started = Lender::start(&rail, &self.engine, now_ms)
-                    .map_err(|error| errors::raise("not_supported", &error.to_string(), &[]))?;
-                *lender = Some(started);
-            }
-            Ok::<_, PyErr>(lender.as_ref().expect("started above").record())
-        })?;
+        let record: EndpointRecord =
+            py.detach(|| self.engine.use_rdma(&rail)).map_err(|failure| errors::failure(&failure))?;
         Ok(Some((record.qpn, record.lid, gid_text(&record.gid), record.psn)))
     }
 
     /// Hands extents to processes of this machine as well, to be mapped and read.
     fn lend_near(&self, py: Python<'_>) -> PyResult<()> {
         self.check_open()?;
-        py.detach(|| {
-            let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
-            if near.is_none() {
-                *near = Some(NearLender::start(&self.engine, &self.identity)?);
-            }
-            Ok(())
-        })
-        .map_err(|error| errors::system("no UNIX socket could be had to hand memory over", &error))
+        py.detach(|| self.engine.lend_near()).map_err(|failure| errors::failure(&failure))
     }
 
     fn reserve_extent(
@@ -133,7 +80,7 @@ impl Server {
         generation: u64,
     ) -> PyResult<()> {
         self.check_open()?;
-        py.detach(|| self.engine.store().reserve(region_id, index, size_bytes, generation))
+        py.detach(|| self.engine.server().store().reserve(region_id, index, size_bytes, generation))
             .map_err(|refusal| errors::refusal(&refusal))
     }
 
@@ -141,7 +88,7 @@ impl Server {
     fn raise_generation(&self, py: Python<'_>, region_id: &str, generation: u64, timeout_ms: u64) -> PyResult<()> {
         self.check_open()?;
         let timeout = Duration::from_millis(timeout_ms);
-        if py.detach(|| self.engine.store().raise_generation(region_id, generation, timeout)) {
+        if py.detach(|| self.engine.server().store().raise_generation(region_id, generation, timeout)) {
             return Ok(());
         }
         Err(errors::raise(
@@ -152,19 +99,19 @@ impl Server {
     }
 
     fn release_extent(&self, py: Python<'_>, region_id: &str, index: u32) {
-        py.detach(|| self.engine.store().release(region_id, index));
+        py.detach(|| self.engine.server().store().release(region_id, index));
     }
 
     fn extents(&self) -> Vec<(String, u32, u64, u64)> {
-        self.engine.store().list()
+        self.engine.server().store().list()
     }
 
     fn counters(&self) -> std::collections::BTreeMap<String, u64> {
-        self.engine.counters().list().into_iter().collect()
+        self.engine.server().counters().list().into_iter().collect()
     }
 
     fn receive_message<'py>(&self, py: Python<'py>, timeout_ms: u64) -> Option<Received<'py>> {
-        let message = py.detach(|| self.engine.receive_message(Duration::from_millis(timeout_ms)))?;
+        let message = py.detach(|| self.engine.server().receive_message(Duration::from_millis(timeout_ms)))?;
         let ticket = message.ticket.map(|ticket| (ticket.event_loop, ticket.connection, ticket.request));
         Some((message.sender, message.topic, PyBytes::new(py, &message.payload), ticket))
     }
@@ -173,7 +120,7 @@ impl Server {
         if data.len() as u64 > weft_wire::MESSAGE_BYTES_MAX {
             return Err(errors::argument("an answer is longer than a message may be"));
         }
-        self.engine.answer(self::ticket(ticket), Ok(data.to_vec()));
+        self.engine.server().answer(self::ticket(ticket), Ok(data.to_vec()));
         Ok(())
     }
 
@@ -182,7 +129,7 @@ impl Server {
             .into_iter()
             .find(|known| known.name() == code)
             .ok_or_else(|| errors::argument(&format!("there is no refusal {code:?}")))?;
-        self.engine.answer(self::ticket(ticket), Err(Refusal::new(code, detail)));
+        self.engine.server().answer(self::ticket(ticket), Err(Refusal::new(code, detail)));
         Ok(())
     }
 
@@ -219,12 +166,7 @@ impl Server {
 
     fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Release);
-        py.detach(|| {
-            // Keys first: the memory behind them goes with the engine's store.
-            drop(self.rdma.lock().unwrap_or_else(PoisonError::into_inner).take());
-            drop(self.near.lock().unwrap_or_else(PoisonError::into_inner).take());
-            self.engine.close();
-        });
+        self.endpoint.get().close(py);
     }
 }
 
@@ -241,7 +183,7 @@ impl Server {
     /// An extent of this server and the memory of one range of it.
     fn part(&self, region_id: &str, index: u32, offset: u64, len: usize) -> PyResult<(Arc<Extent>, Span)> {
         self.check_open()?;
-        let extent = self.engine.store().find(region_id, index).ok_or_else(|| {
+        let extent = self.engine.server().store().find(region_id, index).ok_or_else(|| {
             errors::raise("extent_lost", &format!("extent {index} of region {region_id} is not held here"), &[])
         })?;
         if len == 0 {

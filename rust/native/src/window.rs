@@ -8,14 +8,14 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use weft_engine::{NearCounters, NearUpgrade};
+use weft_engine::{Endpoint as Engine, NearCounters, NearUpgrade};
 use weft_pager::{Options, Pager, RegionMode};
 use weft_paging::directory::{Owner, PageDirectory};
 use weft_paging::layout::{Band, Layout};
 use weft_paging::statistics::Distribution;
 use weft_sys::memory::{PAGE_BYTES, Span};
 use weft_sys::pagemap::Pagemap;
-use weft_transport::{ClaimedPages, ClaimedSource, NODES_MAX, RegionSource, RegionSpec, Server as Engine, Upgrade};
+use weft_transport::{ClaimedPages, ClaimedSource, NODES_MAX, RegionSource, RegionSpec, Upgrade};
 
 use crate::buffer::Held;
 use crate::connection::{connect_options, deadline, identity, resolve};
@@ -177,7 +177,7 @@ impl Window {
                 &pager_options,
             )
             .map_err(|error| errors::pager(&error))?;
-            ClaimedPages::serve(server.store(), node_id, span, Arc::clone(&directory))
+            ClaimedPages::serve(server.server().store(), node_id, span, Arc::clone(&directory))
                 .map_err(|refusal| errors::refusal(&refusal))?;
             Ok(Self::over(pager, Homes::Claimed { source, directory, node: node_id, server }, len, true))
         })
@@ -359,7 +359,7 @@ impl Window {
         let Some(pager) = pager else { return Ok(()) };
         py.detach(|| {
             if let Homes::Claimed { node, server, .. } = &self.homes {
-                ClaimedPages::withdraw(server.store(), *node);
+                ClaimedPages::withdraw(server.server().store(), *node);
             }
             pager.close(Instant::now() + CLOSE_DEADLINE)
         })
@@ -396,7 +396,7 @@ impl Drop for Window {
     fn drop(&mut self) {
         // An export keeps the object alive, so none is out. A window that was never closed stops being served here.
         if let (Some(_), Homes::Claimed { node, server, .. }) = (&self.state().pager, &self.homes) {
-            ClaimedPages::withdraw(server.store(), *node);
+            ClaimedPages::withdraw(server.server().store(), *node);
         }
     }
 }

@@ -130,6 +130,11 @@ pub trait Driven: Send {
     /// What to sleep on, and for what; nothing when progress needs no descriptor.
     fn readiness(&self) -> Option<(BorrowedFd<'_>, Interest)>;
 
+    /// Whether it reaches extents of regions, and not only buffers that were advertised.
+    fn reaches_extents(&self) -> bool {
+        true
+    }
+
     /// Which transport it is, as it is shown to people.
     fn transport(&self) -> &'static str;
 

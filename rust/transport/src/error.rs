@@ -5,6 +5,8 @@ use std::io;
 
 use weft_wire::{Code, WireError};
 
+use crate::TlsFault;
+
 /// Why an operation did not succeed. `code()` is the stable name, the display is the sentence.
 #[derive(Debug)]
 pub enum TransportError {
@@ -52,6 +54,13 @@ pub enum TransportError {
         /// Who answered.
         peer: String,
     },
+    /// TLS could not be spoken with it: it has none, a certificate is not good enough, or what came was altered.
+    Tls {
+        /// Who it is, or where.
+        peer: String,
+        /// What stood in the way.
+        fault: TlsFault,
+    },
     /// This side closed.
     Closed {
         /// Who it was connected to.
@@ -62,6 +71,14 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// What a connection that ended while `doing` something ended by.
+    pub(crate) fn broken_by(peer: String, doing: &'static str, cause: Option<io::Error>) -> Self {
+        match cause.as_ref().and_then(TlsFault::of_io) {
+            Some(fault) => Self::Tls { peer, fault: fault.clone() },
+            None => Self::Disconnected { peer, doing, cause },
+        }
+    }
+
     /// The stable name, the same as the `code` of the Python class.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -72,6 +89,7 @@ impl TransportError {
             Self::Garbage { cause: WireError::Version(_), .. } => "unsupported_version",
             Self::Garbage { .. } => "bad_frame",
             Self::WrongSecret { .. } => "wrong_secret",
+            Self::Tls { fault, .. } => fault.code(),
             Self::Closed { .. } => "closed",
             Self::BadArgument(_) => "bad_argument",
         }
@@ -82,6 +100,7 @@ impl TransportError {
         match self {
             Self::Refused { code, .. } => code.temporary(),
             Self::TimedOut { .. } | Self::Disconnected { .. } | Self::Unreachable { .. } => true,
+            Self::Tls { fault, .. } => fault.temporary(),
             _ => false,
         }
     }
@@ -100,6 +119,7 @@ impl TransportError {
             | Self::Unreachable { peer, .. }
             | Self::Garbage { peer, .. }
             | Self::WrongSecret { peer }
+            | Self::Tls { peer, .. }
             | Self::Closed { peer } => peer,
             Self::BadArgument(_) => "",
         }
@@ -127,6 +147,7 @@ impl fmt::Display for TransportError {
                 f,
                 "{peer} could not prove the cluster's secret; give both machines the same WEFT_SECRET (see `weft join`)"
             ),
+            Self::Tls { peer, fault } => write!(f, "{peer} {fault}"),
             Self::Closed { peer } => write!(f, "the connection to {peer} was closed on this side"),
             Self::BadArgument(what) => f.write_str(what),
         }
@@ -138,6 +159,7 @@ impl std::error::Error for TransportError {
         match self {
             Self::Disconnected { cause: Some(cause), .. } | Self::Unreachable { cause, .. } => Some(cause),
             Self::Garbage { cause, .. } => Some(cause),
+            Self::Tls { fault, .. } => Some(fault),
             _ => None,
         }
     }

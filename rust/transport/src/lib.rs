@@ -24,6 +24,7 @@ mod store;
 mod tcp;
 mod tcp_driven;
 mod tcpx;
+mod tls;
 mod upgrade;
 
 pub use bypass::Bypass;
@@ -41,4 +42,5 @@ pub use store::{Extent, PageState, Pages, Store, written_bytes};
 pub use tcp::{ConnectOptions, TcpLane};
 pub use tcp_driven::TcpDriven;
 pub use tcpx::{Devmem, Taken, TcpxDriven, TcpxLane, TcpxOptions};
+pub use tls::{Authority, CertificateFault, Issued, Part as TlsPart, Tls, TlsConfigError, TlsFault};
 pub use upgrade::Upgrade;

@@ -3,6 +3,10 @@
 //! Waking an idle CPU costs tens of microseconds, a whole fetch on a spinning pair seven. Spinning pays only while answers
 //! come within the budget, and only where somebody else has a CPU to produce them on. So a spinner keeps a short memory of
 //! its recent waits: while most ended within twice the budget (the wait of a sleeper includes the wake-up), it spins.
+//!
+//! Under load the scheduler may put both ends on one CPU. A spin then only keeps the other end from answering, and ends in
+//! vain, while a sleep ends sooner than any wake-up of an idle CPU. Whoever spins twice in vain therefore sleeps at once,
+//! for as long as such sleeps are short, and now and then tries again.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +14,19 @@ use std::time::{Duration, Instant};
 const AFFINITY_AGE_MAX: Duration = Duration::from_millis(250);
 /// The memory's full mark; half of it is the threshold.
 const CREDIT_MAX: u32 = 16;
+/// Spins in vain, one after the other, that make a spinner try sleep. One alone may be an answer that was late.
+const VAIN_MAX: u32 = 2;
+/// Waits slept at once before a spin is tried again.
+const RESTS_MAX: u32 = 64;
 
 /// One waiter's memory.
 #[derive(Debug)]
 pub struct Spin {
     budget: Duration,
     credit: u32,
+    granted: Duration,
+    vain: u32,
+    rests: u32,
     alone: bool,
     affinity_read_at: Option<Instant>,
 }
@@ -23,7 +34,15 @@ pub struct Spin {
 impl Spin {
     /// Spins for at most `budget` a wait; zero never spins.
     pub fn new(budget: Duration) -> Self {
-        Self { budget, credit: CREDIT_MAX, alone: false, affinity_read_at: None }
+        Self {
+            budget,
+            credit: CREDIT_MAX,
+            granted: Duration::ZERO,
+            vain: 0,
+            rests: 0,
+            alone: false,
+            affinity_read_at: None,
+        }
     }
 
     /// How long the wait that starts at `now` may spin.
@@ -32,15 +51,35 @@ impl Spin {
             self.alone = weft_sys::cpu::allowed_count() < 2;
             self.affinity_read_at = Some(now);
         }
-        if self.alone || self.credit * 2 < CREDIT_MAX { Duration::ZERO } else { self.budget }
+        let sleeps = self.alone || self.credit * 2 < CREDIT_MAX || self.rests > 0;
+        self.granted = if sleeps { Duration::ZERO } else { self.budget };
+        self.granted
     }
 
-    /// Remembers a wait that took `waited`.
+    /// Remembers a wait that took `waited`, its spin included.
     pub fn waited(&mut self, waited: Duration) {
+        if self.granted.is_zero() {
+            self.rested(waited);
+        } else if waited > self.granted {
+            self.vain = (self.vain + 1).min(VAIN_MAX);
+            self.rests = if self.vain == VAIN_MAX { RESTS_MAX } else { 0 };
+        } else {
+            self.vain = 0;
+        }
         if waited <= self.budget * 2 {
             self.credit = (self.credit + 1).min(CREDIT_MAX);
         } else {
             self.credit = self.credit.saturating_sub(2);
+        }
+    }
+
+    /// A sleep as long as a wake-up says that the other end has a CPU of its own, where spinning pays.
+    fn rested(&mut self, waited: Duration) {
+        if waited * 2 > self.budget {
+            self.rests = 0;
+            self.vain = 0;
+        } else {
+            self.rests = self.rests.saturating_sub(1);
         }
     }
 }
@@ -63,6 +102,37 @@ mod tests {
         }
         if weft_sys::cpu::allowed_count() >= 2 {
             assert_eq!(spin.allowance(Instant::now()), BUDGET);
+        }
+    }
+
+    #[test]
+    fn a_spinner_that_spins_in_vain_sleeps_while_sleeps_are_short() {
+        let mut spin = Spin::new(BUDGET);
+        let may_spin = spin.allowance(Instant::now());
+        for _ in 0..VAIN_MAX {
+            assert_eq!(spin.allowance(Instant::now()), may_spin);
+            spin.waited(BUDGET + Duration::from_micros(9));
+        }
+        for _ in 0..RESTS_MAX {
+            assert_eq!(spin.allowance(Instant::now()), Duration::ZERO);
+            spin.waited(Duration::from_micros(8));
+        }
+        assert_eq!(spin.allowance(Instant::now()), may_spin);
+        spin.waited(BUDGET + Duration::from_micros(9));
+        assert_eq!(spin.allowance(Instant::now()), Duration::ZERO);
+        spin.waited(Duration::from_micros(45));
+        assert_eq!(spin.allowance(Instant::now()), may_spin);
+    }
+
+    #[test]
+    fn a_late_answer_between_quick_ones_changes_nothing() {
+        let mut spin = Spin::new(BUDGET);
+        let may_spin = spin.allowance(Instant::now());
+        for _ in 0..CREDIT_MAX {
+            spin.waited(BUDGET + Duration::from_micros(9));
+            assert_eq!(spin.allowance(Instant::now()), may_spin);
+            spin.waited(Duration::from_micros(7));
+            assert_eq!(spin.allowance(Instant::now()), may_spin);
         }
     }
 

@@ -15,6 +15,7 @@ use weft_wire::{
     encode_ranges,
 };
 
+use crate::tls::{self, Stream};
 use crate::{Identity, Lane, PeerIdentity, Reply, Request, Spin, TransportError};
 
 /// How long one sleep may last before the deadline is looked at again.
@@ -41,10 +42,10 @@ impl Default for ConnectOptions {
     }
 }
 
-/// A connected, authenticated TCP connection.
+/// A connected, authenticated TCP connection, under TLS where this process speaks that.
 #[derive(Debug)]
 pub struct TcpLane {
-    stream: TcpStream,
+    stream: Stream,
     peer: PeerIdentity,
     spin: Spin,
     request_next: u64,
@@ -59,7 +60,7 @@ impl TcpLane {
     /// named itself.
     ///
     /// # Errors
-    /// `Unreachable`, `TimedOut`, `WrongSecret`, `Refused` (cluster, version, secret), `Garbage`.
+    /// `Unreachable`, `TimedOut`, `WrongSecret`, `Refused` (cluster, version, secret), `Garbage`, `Tls`.
     pub fn connect(
         address: SocketAddr,
         label: &str,
@@ -72,7 +73,7 @@ impl TcpLane {
         socket::set_waits(&stream, SLEEP_SLICE)
             .map_err(|cause| TransportError::Unreachable { peer: label.to_owned(), cause })?;
         let mut lane = Self {
-            stream,
+            stream: Stream::connect(stream, identity.tls.as_deref(), label, deadline)?,
             peer: PeerIdentity { name: label.to_owned(), incarnation: 0 },
             spin: Spin::new(options.spin),
             request_next: 1,
@@ -105,6 +106,9 @@ impl TcpLane {
             self.close();
             return Err(TransportError::WrongSecret { peer: server.name });
         }
+        if let Err(fault) = self.stream.check_name(&server.name) {
+            return Err(self.broken(|_| TransportError::Tls { peer: server.name, fault }));
+        }
         let proof = ClientProof::prove(&identity.hello_key, &hello, &server);
         let (head, _) = self.call(Kind::Hello, Hello::Proof as u64, &proof.proof, deadline)?;
         if head.kind != Kind::Reply {
@@ -115,12 +119,22 @@ impl TcpLane {
     }
 
     /// The connection by itself, for a driver that never waits. Nothing may be outstanding.
-    pub(crate) fn into_stream(mut self) -> std::io::Result<(TcpStream, PeerIdentity, u64)> {
+    pub(crate) fn into_stream(mut self) -> (Stream, PeerIdentity, u64) {
         assert!(self.outstanding.is_empty() && self.begun.is_none(), "a lane is handed over between requests");
-        let stream = self.stream.try_clone()?;
-        // The duplicate lives on: dropping this must not end the connection.
+        // The connection lives on: dropping this must not end it.
         self.open = false;
-        Ok((stream, self.peer.clone(), self.request_next))
+        (std::mem::replace(&mut self.stream, Stream::Gone), self.peer.clone(), self.request_next)
+    }
+
+    /// The same, for who receives past the lane, which works on plain bytes alone.
+    pub(crate) fn into_socket(self, transport: &str) -> Result<(TcpStream, PeerIdentity, u64), TransportError> {
+        match self.into_stream() {
+            (Stream::Plain(socket), peer, request_next) => Ok((socket, peer, request_next)),
+            _ => Err(TransportError::BadArgument(format!(
+                "{transport} receives past TLS, which this process insists on; unset {} or leave {transport} out",
+                tls::VARIABLES
+            ))),
+        }
     }
 
     /// One request with a small payload and its small answer, whatever kind that has.
@@ -202,7 +216,7 @@ impl TcpLane {
 
     /// At least one byte into `spans`: spins for the allowance, then sleeps in slices until the deadline.
     fn receive_some(&mut self, spans: &[Span], deadline: Instant) -> Result<usize, TransportError> {
-        match socket::receive(&self.stream, spans, Wait::No) {
+        match self.stream.receive(spans, Wait::No) {
             Ok(0) => return Err(self.disconnected("receiving", None)),
             Ok(got) => return Ok(got),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -214,7 +228,7 @@ impl TcpLane {
         let mut now = started;
         loop {
             let wait = if now.duration_since(started) < allowance { Wait::No } else { Wait::Yes };
-            match socket::receive(&self.stream, spans, wait) {
+            match self.stream.receive(spans, wait) {
                 Ok(0) => return Err(self.disconnected("receiving", None)),
                 Ok(got) => {
                     self.spin.waited(started.elapsed());
@@ -236,7 +250,7 @@ impl TcpLane {
     fn send_all(&mut self, spans: &mut [Span], deadline: Instant) -> Result<(), TransportError> {
         let mut first = 0;
         while first < spans.len() {
-            match socket::send(&self.stream, &spans[first..], Wait::Yes) {
+            match self.stream.send(&spans[first..], Wait::Yes) {
                 Ok(mut sent) => {
                     while first < spans.len() && sent >= spans[first].len() {
                         sent -= spans[first].len();
@@ -255,11 +269,22 @@ impl TcpLane {
                 Err(error) => return Err(self.disconnected("sending", Some(error))),
             }
         }
+        while self.stream.is_unflushed() {
+            match self.stream.flush(Wait::Yes) {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    if Instant::now() >= deadline {
+                        return Err(self.broken(|peer| TransportError::TimedOut { peer, doing: "sending" }));
+                    }
+                }
+                Err(error) => return Err(self.disconnected("sending", Some(error))),
+            }
+        }
         Ok(())
     }
 
     fn disconnected(&mut self, doing: &'static str, cause: Option<io::Error>) -> TransportError {
-        self.broken(|peer| TransportError::Disconnected { peer, doing, cause })
+        self.broken(|peer| TransportError::broken_by(peer, doing, cause))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use weft_wire::{
 use crate::driven::{Driven, Finished, Forgotten, Outcome, Payload, Submission};
 use crate::peer::zero;
 use crate::tcp::{ConnectOptions, SLEEP_SLICE, TcpLane, spans_bytes, tail};
-use crate::{Identity, Lane, PeerIdentity, TransportError};
+use crate::tls::Stream;
+use crate::{Identity, PeerIdentity, TransportError};
 
 /// What one receive may bring of several small answers.
 const INPUT_BYTES: usize = 32 << 10;
@@ -66,7 +67,7 @@ struct Body {
 
 /// A connected, authenticated TCP connection that nobody waits on.
 pub struct TcpDriven {
-    stream: TcpStream,
+    stream: Stream,
     peer: PeerIdentity,
     request_next: u64,
     outgoing: VecDeque<Outgoing>,
@@ -99,9 +100,7 @@ impl TcpDriven {
     /// # Errors
     /// `Unreachable` when the process has no descriptor left.
     pub fn over(lane: TcpLane) -> Result<Self, TransportError> {
-        let label = lane.peer().name.clone();
-        let (stream, peer, request_next) =
-            lane.into_stream().map_err(|cause| TransportError::Unreachable { peer: label, cause })?;
+        let (stream, peer, request_next) = lane.into_stream();
         Ok(Self {
             stream,
             peer,
@@ -119,12 +118,16 @@ impl TcpDriven {
 
     fn send(&mut self, budget: &mut usize) -> Result<bool, TransportError> {
         let sent = match self.outgoing.front() {
+            None if self.stream.is_unflushed() => self.stream.flush(Wait::No).map(|()| 0),
             None => return Ok(false),
             // The common case, one small request: no list is made.
             Some(only) if self.outgoing.len() == 1 && only.spans.is_empty() => {
-                socket::send(&self.stream, &[Span::of_const(&only.head[only.sent..])], Wait::No)
+                self.stream.send(&[Span::of_const(&only.head[only.sent..])], Wait::No)
             }
-            Some(_) => socket::send(&self.stream, &self.gather((*budget).max(1)), Wait::No),
+            Some(_) => {
+                let spans = self.gather((*budget).max(1));
+                self.stream.send(&spans, Wait::No)
+            }
         };
         match sent {
             Ok(mut sent) => {
@@ -383,7 +386,7 @@ impl TcpDriven {
 
     /// What waits in the socket, into `spans`; nothing when nothing does.
     fn receive_some(&mut self, spans: &[Span]) -> Result<Option<usize>, TransportError> {
-        match socket::receive(&self.stream, spans, std::mem::replace(&mut self.wait, Wait::No)) {
+        match self.stream.receive(spans, std::mem::replace(&mut self.wait, Wait::No)) {
             Ok(0) => Err(self.disconnected("receiving", None)),
             Ok(got) => Ok(Some(got)),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
@@ -398,7 +401,7 @@ impl TcpDriven {
 
     fn disconnected(&mut self, doing: &'static str, cause: Option<io::Error>) -> TransportError {
         self.close();
-        TransportError::Disconnected { peer: self.peer.name.clone(), doing, cause }
+        TransportError::broken_by(self.peer.name.clone(), doing, cause)
     }
 }
 
@@ -440,7 +443,7 @@ impl Driven for TcpDriven {
     }
 
     fn advance_sleeping(&mut self, finished: &mut Vec<Finished>, slice: Duration) -> Result<bool, TransportError> {
-        if !self.outgoing.is_empty() || slice < SLEEP_SLICE {
+        if !self.outgoing.is_empty() || self.stream.is_unflushed() || slice < SLEEP_SLICE {
             if let Some((descriptor, interest)) = self.readiness() {
                 let _ = event::wait_for(descriptor, interest, slice);
             }
@@ -477,7 +480,10 @@ impl Driven for TcpDriven {
     }
 
     fn readiness(&self) -> Option<(BorrowedFd<'_>, Interest)> {
-        Some((self.stream.as_fd(), Interest { readable: true, writable: !self.outgoing.is_empty() }))
+        Some((
+            self.stream.as_fd(),
+            Interest { readable: true, writable: !self.outgoing.is_empty() || self.stream.is_unflushed() },
+        ))
     }
 
     fn transport(&self) -> &'static str {

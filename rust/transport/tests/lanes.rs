@@ -15,9 +15,10 @@ use weft_unpack::Order;
 use weft_wire::{Code, Flags, Header, Kind, Range};
 use world::*;
 
-/// A transport, and whether its reads are the server's work, and counted there.
+/// A transport, whether both ends speak TLS, and whether its reads are the server's work, and counted there.
 struct Way {
     name: &'static str,
+    tls: bool,
     connect: fn(&weft_transport::Server) -> Box<dyn Lane>,
     served: bool,
 }
@@ -40,6 +41,11 @@ fn tcpx_shuffled(server: &weft_transport::Server) -> Box<dyn Lane> {
     tcpx_with(server, TcpxOptions { bounce_bytes: 23 * 4096, order: Order::Shuffled(7) })
 }
 
+fn under_tls(server: &weft_transport::Server) -> Box<dyn Lane> {
+    let lane = TcpLane::connect(server.address(), "lender", &borrower_under_tls(), &options());
+    Box::new(lane.expect("the lender is up"))
+}
+
 /// Extents are mapped, and read without the server.
 fn ipc(server: &weft_transport::Server) -> Box<dyn Lane> {
     let upgrade = NearUpgrade::new(Arc::new(borrower()), now_ms, None).expect("descriptors");
@@ -48,12 +54,17 @@ fn ipc(server: &weft_transport::Server) -> Box<dyn Lane> {
     lane
 }
 
-const LANES: [Way; 4] = [
-    Way { name: "tcp", connect: tcp, served: true },
-    Way { name: "tcpx", connect: tcpx, served: true },
-    Way { name: "tcpx, shuffled", connect: tcpx_shuffled, served: true },
-    Way { name: "ipc", connect: ipc, served: false },
+const LANES: [Way; 5] = [
+    Way { name: "tcp", tls: false, connect: tcp, served: true },
+    Way { name: "tcp under TLS", tls: true, connect: under_tls, served: true },
+    Way { name: "tcpx", tls: false, connect: tcpx, served: true },
+    Way { name: "tcpx, shuffled", tls: false, connect: tcpx_shuffled, served: true },
+    Way { name: "ipc", tls: false, connect: ipc, served: false },
 ];
+
+fn lender_for(tls: bool, config: ServerConfig) -> Server {
+    lender_with(tls.then(|| Certificates::shared().tls("lender")), config)
+}
 
 /// Hands over what a server lends, until it is dropped.
 fn handing_over(server: Server) -> (Arc<Server>, NearLender) {
@@ -75,7 +86,7 @@ fn on_every_lane(test: impl Fn(&weft_transport::Server, &mut dyn Lane)) {
 
 fn on_every_way(test: impl Fn(&Way, &weft_transport::Server, &mut dyn Lane)) {
     for way in LANES {
-        let (server, _near) = handing_over(lender());
+        let (server, _near) = handing_over(lender_for(way.tls, config(0)));
         let mut lane = (way.connect)(&server);
         println!("on {}", way.name);
         test(&way, &server, lane.as_mut());
@@ -155,15 +166,9 @@ fn answers_come_in_the_order_of_posting() {
 /// than it answers in one turn. No socket announces the rest: a server that sleeps then never answers it.
 #[test]
 fn a_pile_of_requests_longer_than_a_turn_is_answered_by_a_server_that_does_not_spin() {
-    let server = Server::start(
-        Identity::new(CLUSTER, SECRET, "lender", LENDER_LIFE),
-        ServerConfig { spin: Duration::ZERO, ..config(0) },
-    )
-    .expect("a port is free");
-    server.store().reserve("r1", 0, EXTENT_BYTES, 1).expect("memory for the extent");
-    let (server, _near) = handing_over(server);
     for way in LANES {
         println!("on {}", way.name);
+        let (server, _near) = handing_over(lender_for(way.tls, ServerConfig { spin: Duration::ZERO, ..config(0) }));
         let mut lane = (way.connect)(&server);
         let handle = open(lane.as_mut());
         let bytes = pattern(usize::try_from(EXTENT_BYTES).unwrap(), 3);

@@ -15,7 +15,16 @@ use crate::{Grant, Mode, NAME_BYTES_MAX, Rights, WireError};
 const MAGIC: [u8; 4] = *b"WAD1";
 const FIXED_BYTES: usize = 36;
 
-/// A right to reach one range of one buffer.
+/// An extent of a region: what a grant opens where it is no buffer's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtentName {
+    /// The region.
+    pub region_id: String,
+    /// The extent's number in it.
+    pub index: u32,
+}
+
+/// A right to reach one range of one buffer, or one extent of a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advert {
     /// The range, as its owner numbers it; never given out twice.
@@ -30,9 +39,28 @@ pub struct Advert {
     pub owner: String,
     /// What the owner checks.
     pub grant: Arc<[u8]>,
+    /// The extent, where it is one. Such a right is made where it is used, out of a grant, and does not travel.
+    pub extent: Option<ExtentName>,
 }
 
 impl Advert {
+    /// The right to an extent of a region, by a grant that was minted elsewhere. `number` is the holder's own name for it,
+    /// unlike that of any other it uses.
+    pub fn of_extent(number: u64, name: ExtentName, incarnation: u64, size_bytes: u64, grant: Arc<[u8]>) -> Self {
+        let (writable, owner, extent) = (true, String::new(), Some(name));
+        Self { buffer: number, incarnation, size_bytes, writable, owner, grant, extent }
+    }
+
+    /// What it reaches, as its owner names it.
+    pub fn region(&self) -> String {
+        self.extent.as_ref().map_or_else(|| Self::region_id(self.buffer), |extent| extent.region_id.clone())
+    }
+
+    /// The number of its extent there.
+    pub fn index(&self) -> u32 {
+        self.extent.as_ref().map_or(0, |extent| extent.index)
+    }
+
     /// The name the range is served under.
     pub fn region_id(buffer: u64) -> String {
         format!("buffer-{buffer:016x}")
@@ -93,6 +121,7 @@ impl Advert {
             writable: flags == 1,
             owner: String::from_utf8(owner.to_vec()).map_err(|_| WireError::Payload("an owner's name is not utf-8"))?,
             grant: grant.into(),
+            extent: None,
         })
     }
 }

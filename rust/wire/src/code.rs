@@ -42,11 +42,15 @@ pub enum Code {
     NoMemory = 17,
     /// A defect of the server.
     Internal = 18,
+    /// One end speaks TLS and the other does not.
+    TlsMismatch = 19,
+    /// The certificate is for another name than the one its holder goes by.
+    CertificateRefused = 20,
 }
 
 impl Code {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::BadFrame,
         Self::UnsupportedVersion,
         Self::WrongCluster,
@@ -65,6 +69,8 @@ impl Code {
         Self::NotSupported,
         Self::NoMemory,
         Self::Internal,
+        Self::TlsMismatch,
+        Self::CertificateRefused,
     ];
 
     /// The code with this number; a number of a later version counts as `Internal`.
@@ -98,6 +104,8 @@ impl Code {
             Self::NotSupported => "not_supported",
             Self::NoMemory => "no_memory",
             Self::Internal => "internal",
+            Self::TlsMismatch => "tls_mismatch",
+            Self::CertificateRefused => "certificate_refused",
         }
     }
 

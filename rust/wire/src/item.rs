@@ -67,6 +67,7 @@ impl Item {
             writable,
             owner: owner.to_owned(),
             grant: Arc::from(bytes),
+            extent: None,
         };
         (advert, offset)
     }
@@ -117,8 +118,8 @@ mod tests {
         let key = crate::grant_key(b"secret");
         let (cluster_id, ends) = ([7; 16], 1_700_000_000_123);
         let grant = Advert::grant_for(cluster_id, 99, true, ends).mint(&key);
-        let (owner, grant) = ("owner".to_owned(), Arc::from(grant));
-        let advert = Advert { buffer: 99, incarnation: 5, size_bytes: 1000, writable: true, owner, grant };
+        let (owner, grant, extent) = ("owner".to_owned(), Arc::from(grant), None);
+        let advert = Advert { buffer: 99, incarnation: 5, size_bytes: 1000, writable: true, owner, grant, extent };
         for address in [0x1000, 0xffff_fff0, 0x7fff_ffff_ff00] {
             let item = Item::of(&advert, address, ends).unwrap();
             assert_eq!(Item::decode(&item.encode()).unwrap(), item);

@@ -16,7 +16,7 @@ mod opening;
 mod range;
 mod words;
 
-pub use advert::Advert;
+pub use advert::{Advert, ExtentName};
 pub use code::{Code, Refusal};
 pub use grant::{Grant, GrantError, Mode, Rights, grant_key};
 pub use handshake::{ClientHello, ClientProof, Hello, ServerHello, hello_key, near_socket};

@@ -76,6 +76,11 @@ pub struct Greeting {
 }
 
 impl Word {
+    /// Whether messages of this topic carry words.
+    pub const fn is_topic(topic: u64) -> bool {
+        matches!(topic, 0x5745_5001..=0x5745_5005)
+    }
+
     /// The topic of the message that carries it.
     pub const fn topic(&self) -> u64 {
         match self {

@@ -70,7 +70,8 @@ proptest! {
         buffer: u64, incarnation: u64, size in 1..u64::MAX, writable: bool, owner in "\\PC{0,60}",
         grant in prop::collection::vec(any::<u8>(), 0..200),
     ) {
-        let advert = Advert { buffer, incarnation, size_bytes: size, writable, owner, grant: Arc::from(grant) };
+        let (grant, extent) = (Arc::from(grant), None);
+        let advert = Advert { buffer, incarnation, size_bytes: size, writable, owner, grant, extent };
         let bytes = advert.encode();
         prop_assert_eq!(Advert::decode(&bytes).unwrap(), advert);
         for length in 0..bytes.len() {

@@ -60,7 +60,7 @@ def start_coordinator(crew: Crew, settings: Mapping[str, str] = MappingProxyType
 
 def start_node(crew: Crew, name: str, url: str, lend_bytes: int, *, port: int | None = None) -> Node:
     """Starts a node and waits until it says that it lends."""
-    ports = () if port is None else ("--port-first", str(port), "--port-last", str(port))
+    ports = crew.ports.flags(port)
     # The store is the crew's, not the one a node of that name may have on this machine.
     own = ("--objects", str(crew.folder / "objects" / name))
     child = crew.start(

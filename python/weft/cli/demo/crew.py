@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+from weft.cli.demo.ports import PortBlock
 from weft.cli.failure import CommandFailed
 
 # prctl(2): PR_SET_PDEATHSIG.
@@ -136,6 +137,17 @@ class Crew:
         self._environment = {**inherited, **environment}
         self._folder = tempfile.TemporaryDirectory(prefix="weft-demo-", ignore_cleanup_errors=True)
         self._children: list[Child] = []
+        self._ports: PortBlock | None = None
+
+    @property
+    def ports(self) -> PortBlock:
+        """The ports of this crew's nodes.
+
+        Raises CommandFailed when other crews have them all.
+        """
+        if self._ports is None:
+            self._ports = PortBlock()
+        return self._ports
 
     @property
     def folder(self) -> Path:
@@ -175,10 +187,12 @@ class Crew:
             signal.signal(signal.SIGINT, previous)
 
     def stop(self) -> None:
-        """Ends every process, the latest first, and removes the folder."""
+        """Ends every process, the latest first, lets the ports go, and removes the folder."""
         # Nodes say goodbye to the coordinator, which was started first, so it is ended last.
         for child in reversed(self._children):
             child.end()
+        if self._ports is not None:
+            self._ports.close()
         self._folder.cleanup()
 
 

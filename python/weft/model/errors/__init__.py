@@ -16,7 +16,8 @@
     │   ├── Misconfigured · BadSignature
     │   └── RefusedByPeer            BadFrame · UnsupportedVersion · WrongCluster · WrongSecret · NotAuthenticated
     │                                GrantForged · GrantExpired · StaleGeneration · ExtentLost · UnknownHandle
-    │                                OutOfRange · ReadOnly · TooLarge · NotSupported
+    │                                OutOfRange · ReadOnly · TooLarge · NotSupported · TlsMismatch
+    │                                CertificateRefused
     ├── Failed                       the world said no
     │   ├── Unavailable (NotTheWriter) · LenderSilent · CloudProfileOff · Internal · PoolUnavailable
     │   ├── NodeUnavailable · NotReached

@@ -29,6 +29,18 @@ class WrongSecret(RefusedByPeer):
     code = "wrong_secret"
 
 
+class TlsMismatch(RefusedByPeer):
+    """One of the two ends speaks TLS and the other does not."""
+
+    code = "tls_mismatch"
+
+
+class CertificateRefused(RefusedByPeer):
+    """One of the two ends does not take the other's certificate; the sentence says whose, and why."""
+
+    code = "certificate_refused"
+
+
 class NotAuthenticated(RefusedByPeer):
     """A request came before the greeting was finished."""
 

@@ -358,6 +358,10 @@ impl Driven for IpcLane {
         Some((self.near.conversation.as_fd(), Interest { readable: true, writable: !self.unsent.is_empty() }))
     }
 
+    fn reaches_extents(&self) -> bool {
+        false
+    }
+
     fn transport(&self) -> &'static str {
         "ipc"
     }

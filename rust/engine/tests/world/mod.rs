@@ -2,11 +2,14 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 #[allow(unused_macros, reason = "each test file uses its own part")]
-/// Runs each of these with two endpoints that meet over TCP, with two that are neighbours, and with two that have RDMA.
+/// Runs each of these with two endpoints that meet over TCP, over TCP under TLS, with two that are neighbours, and with two that have RDMA.
 macro_rules! on_every_transport {
     ($($name:ident)*) => {
         mod tcp {
             $(#[test] fn $name() { super::$name(super::world::pair_with(false)); })*
+        }
+        mod tls {
+            $(#[test] fn $name() { super::$name(super::world::pair_under_tls()); })*
         }
         mod ipc {
             $(#[test] fn $name() {
@@ -29,13 +32,13 @@ macro_rules! on_every_transport {
 pub mod fake;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use weft_engine::{Endpoint, EndpointConfig, Link, Part, Status, Transfer};
 use weft_sys::memory::Span;
 use weft_sys::socket::Options;
-use weft_transport::{ConnectOptions, ServerConfig};
+use weft_transport::{Authority, ConnectOptions, Issued, ServerConfig, Tls};
 use weft_wire::Advert;
 
 pub const SECRET: &[u8] = b"a test's secret";
@@ -58,6 +61,26 @@ pub fn endpoint_at(name: &str, port: u16) -> Endpoint {
 }
 
 pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
+    endpoint_of(name, port, ipc, false, None)
+}
+
+/// One that speaks TLS, with a certificate of the tests' one authority.
+pub fn endpoint_under_tls(name: &str, port: u16) -> Endpoint {
+    static ROOT: OnceLock<Issued> = OnceLock::new();
+    let now_s = i64::try_from(now_ms() / 1000).expect("before the year 500 million");
+    let root = ROOT.get_or_init(|| Authority::make(now_s, 86_400).expect("randomness"));
+    let issued = Authority::of_key(&root.key).and_then(|authority| authority.issue(&[name.to_owned()], now_s, 86_400));
+    let issued = issued.expect("a good name");
+    let tls = Tls::from_pem(root.certificate.as_bytes(), issued.certificate.as_bytes(), issued.key.as_bytes());
+    endpoint_of(name, port, false, false, Some(Arc::new(tls.expect("they belong together"))))
+}
+
+/// One whose other messages somebody takes.
+pub fn endpoint_keeping_messages(name: &str) -> Endpoint {
+    endpoint_of(name, 0, true, true, None)
+}
+
+fn endpoint_of(name: &str, port: u16, ipc: bool, inbox: bool, tls: Option<Arc<Tls>>) -> Endpoint {
     let mut random = [0; 8];
     weft_sys::random::fill(&mut random).expect("randomness");
     Endpoint::start(EndpointConfig {
@@ -65,7 +88,7 @@ pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
         secret: SECRET.to_vec(),
         name: name.to_owned(),
         incarnation: u64::from_le_bytes(random),
-        server: ServerConfig {
+        server: Some(ServerConfig {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             ports: port..=port,
             socket: Options::default(),
@@ -74,10 +97,12 @@ pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
             handshake_deadline: Duration::from_millis(500),
             drain_deadline: Duration::from_millis(200),
             now_ms,
-        },
+        }),
+        inbox,
         connect: ConnectOptions { timeout: Duration::from_secs(1), ..ConnectOptions::default() },
         now_ms,
         ipc,
+        tls,
     })
     .expect("a port is free")
 }
@@ -88,10 +113,18 @@ pub struct Pair {
     pub other: Endpoint,
     pub to_owner: Arc<Link>,
     pub to_other: Arc<Link>,
+    /// How another like the owner is made, at a port.
+    pub again: fn(&str, u16) -> Endpoint,
 }
 
 pub fn pair() -> Pair {
     pair_with(false)
+}
+
+/// Two that speak TLS.
+pub fn pair_under_tls() -> Pair {
+    let pair = pair_of(endpoint_under_tls("owner", 0), endpoint_under_tls("other", 0));
+    Pair { again: endpoint_under_tls, ..pair }
 }
 
 /// Two that have a device each, of a verbs library that is none.
@@ -114,7 +147,7 @@ pub fn pair_with(ipc: bool) -> Pair {
 fn pair_of(owner: Endpoint, other: Endpoint) -> Pair {
     let to_owner = other.connect(owner.address(), soon()).expect("the owner listens");
     let to_other = owner.accept(soon()).expect("the other can be reached").expect("it connected");
-    Pair { owner, other, to_owner, to_other }
+    Pair { owner, other, to_owner, to_other, again: endpoint_at }
 }
 
 /// Advertises all of `memory`, which outlives the endpoint's use of it.

@@ -4,19 +4,21 @@
 //! what this side holds for it stays one answer. Every unfinished frame and every answer has a deadline.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_sys::event::Interest;
 use weft_sys::memory::Span;
 use weft_sys::socket::{self, Wait};
-use weft_wire::{Code, HEADER_BYTES, Header, Kind, RANGE_BYTES, Refusal, WireError, decode_ranges};
+use weft_wire::{ClientHello, Code, HEADER_BYTES, Header, Hello, Kind, RANGE_BYTES, Refusal, WireError, decode_ranges};
 
 use super::Counters;
 use super::payload::{Landed, Landing};
 use super::requests::{Answer, Intake, Session, Shared};
 use crate::store::Extent;
+use crate::tls::{self, Stream, TlsFault};
 
 /// Holds a header, the longest range list, and what small payload comes with them.
 const INPUT_BYTES: usize = 32 << 10;
@@ -28,6 +30,8 @@ const TURN_REQUESTS_MAX: usize = 16;
 const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 /// A peer that was told to go has this long to hear it.
 const PARTING_DEADLINE: Duration = Duration::from_secs(1);
+/// How a client begins that wants TLS: a record of the handshake, in any version.
+const TLS_GREETING: [u8; 2] = [22, 3];
 /// A peer slower than this is taken for stalled.
 const SLOWEST_BYTES_PER_S: u64 = 10_000_000;
 
@@ -78,7 +82,7 @@ pub enum Turn {
 
 /// One accepted connection.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     session: Session,
     phase: Phase,
     input: Box<[u8]>,
@@ -90,7 +94,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that has until `deadline` to prove the secret.
-    pub fn new(stream: TcpStream, event_loop: usize, token: u64, deadline: Instant) -> Self {
+    pub fn new(stream: Stream, event_loop: usize, token: u64, deadline: Instant) -> Self {
         Self {
             stream,
             session: Session::new(event_loop, token),
@@ -104,8 +108,8 @@ impl Connection {
     }
 
     /// The socket, to be watched.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 
     /// What to watch it for.
@@ -113,6 +117,8 @@ impl Connection {
         match (&self.outgoing, &self.phase) {
             (Some(_), _) => Interest::WRITE,
             (None, Phase::Waiting { .. }) => Interest::NONE,
+            // A step of TLS that the kernel had no room for.
+            (None, _) if self.stream.is_unflushed() => Interest { readable: true, writable: true },
             (None, _) => Interest::READ,
         }
     }
@@ -179,10 +185,16 @@ impl Connection {
         if self.parse(shared)? {
             return Ok(true);
         }
+        if self.stream.is_unflushed() {
+            self.stream.flush(Wait::No).or_else(nothing_yet)?;
+        }
         match self.receive(shared) {
             Ok(moved) => Ok(moved),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => match TlsFault::of_io(&error) {
+                Some(fault) => self.part_over_tls(shared, fault),
+                None => Err(error),
+            },
         }
     }
 
@@ -209,6 +221,14 @@ impl Connection {
                         } else {
                             self.judge(shared, header, Vec::new());
                         }
+                    }
+                    Err(_) if !self.session.is_known() && head.starts_with(&TLS_GREETING) => {
+                        let detail = format!(
+                            "{} has no TLS; set {} there as well, or unset them here",
+                            shared.identity.name,
+                            tls::VARIABLES
+                        );
+                        self.answer(shared, 0, Answer::Part(Refusal::new(Code::TlsMismatch, detail)));
                     }
                     Err(cause) => {
                         let request = u64::from_le_bytes(head[16..24].try_into().expect("eight bytes"));
@@ -249,7 +269,10 @@ impl Connection {
                     return Ok(false);
                 }
                 let (header, body) = (*header, std::mem::take(body));
-                let answer = self.session.collected(shared, &header, body);
+                let answer = match self.misnamed(&header, &body) {
+                    Some(refusal) => Answer::Part(refusal),
+                    None => self.session.collected(shared, &header, body),
+                };
                 self.answer(shared, header.request, answer);
                 Ok(true)
             }
@@ -274,6 +297,16 @@ impl Connection {
                 Ok(true)
             }
         }
+    }
+
+    /// Whether a client opens under a name that its certificate does not hold. The proof that follows covers the name.
+    fn misnamed(&self, header: &Header, body: &[u8]) -> Option<Refusal> {
+        if header.kind != Kind::Hello || header.tag != Hello::Client as u64 {
+            return None;
+        }
+        let name = ClientHello::decode(body).ok()?.name;
+        let fault = self.stream.check_name(&name).err()?;
+        Some(Refusal::new(Code::CertificateRefused, format!("{name} {fault}")))
     }
 
     fn judge(&mut self, shared: &Shared, header: Header, ranges: Vec<weft_wire::Range>) {
@@ -315,13 +348,14 @@ impl Connection {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             match &mut self.phase {
-                Phase::Land { landing, .. } => {
-                    let landed = landing.receive(&self.stream)?;
+                // Under TLS bytes come by the input and are copied: no page is torn by either way.
+                Phase::Land { landing, .. } if self.stream.plain().is_some() => {
+                    let landed = landing.receive(self.stream.plain().expect("looked at just now"))?;
                     self.landed(shared, landed);
                     return Ok(true);
                 }
                 Phase::Collect { body, filled, .. } if body.len() - *filled > INPUT_BYTES => {
-                    let got = socket::receive(&self.stream, &[Span::of(&mut body[*filled..])], Wait::No)?;
+                    let got = self.stream.receive(&[Span::of(&mut body[*filled..])], Wait::No)?;
                     *filled += got;
                     return if got == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) };
                 }
@@ -331,7 +365,7 @@ impl Connection {
             self.input.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let got = socket::receive(&self.stream, &[Span::of(&mut self.input[self.end..])], Wait::No)?;
+        let got = self.stream.receive(&[Span::of(&mut self.input[self.end..])], Wait::No)?;
         if got == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -382,21 +416,23 @@ impl Connection {
             _ => None,
         };
         let sent = match outgoing.sent {
-            0 if outgoing.parts.is_empty() => socket::send(&self.stream, &[Span::of_const(&outgoing.head)], Wait::No),
+            0 if outgoing.parts.is_empty() => self.stream.send(&[Span::of_const(&outgoing.head)], Wait::No),
             0 if outgoing.parts.len() == 1 && outgoing.length <= SEND_BYTES_MAX => {
-                socket::send(&self.stream, &[Span::of_const(&outgoing.head), outgoing.parts[0]], Wait::No)
+                self.stream.send(&[Span::of_const(&outgoing.head), outgoing.parts[0]], Wait::No)
             }
-            sent => socket::send(&self.stream, &unsent(outgoing, sent), Wait::No),
+            // All of it was taken, and the kernel has no room for the end of it.
+            sent if sent == outgoing.length => self.stream.flush(Wait::No).map(|()| 0),
+            sent => self.stream.send(&unsent(outgoing, sent), Wait::No),
         };
         drop(pass);
         match sent {
             Ok(sent) => {
                 outgoing.sent += sent;
-                if outgoing.sent == outgoing.length {
+                if outgoing.sent == outgoing.length && !self.stream.is_unflushed() {
                     self.outgoing = None;
                     if let Phase::Part = self.phase {
                         // Closing with unread bytes would reset the connection and could take the refusal with it.
-                        self.stream.shutdown(std::net::Shutdown::Write)?;
+                        self.stream.shutdown(Shutdown::Write)?;
                         self.deadline = Some(Instant::now() + PARTING_DEADLINE);
                     } else if self.session.is_known() {
                         self.deadline = None;
@@ -411,7 +447,7 @@ impl Connection {
 
     /// Drops what still arrives from a peer that was told to go, until it goes.
     fn drain(&mut self) -> io::Result<bool> {
-        match socket::receive(&self.stream, &[Span::of(&mut self.input)], Wait::No) {
+        match self.stream.discard(Span::of(&mut self.input)) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(true),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
@@ -419,11 +455,46 @@ impl Connection {
         }
     }
 
+    /// Ends a connection on which TLS cannot be spoken, so that the peer hears why: by a refusal in the wire's own words where
+    /// it speaks no TLS, else by the alert that was sent.
+    fn part_over_tls(&mut self, shared: &Shared, fault: &TlsFault) -> io::Result<bool> {
+        Counters::add(&shared.counters.tls_refused, 1);
+        if !matches!(fault, TlsFault::PeerIsPlain(_)) {
+            self.phase = Phase::Part;
+            self.stream.shutdown(Shutdown::Write)?;
+            self.deadline = Some(Instant::now() + PARTING_DEADLINE);
+            return Ok(true);
+        }
+        let said = self.stream.become_plain();
+        let head = said.first_chunk::<HEADER_BYTES>().and_then(|head| Header::decode(head).ok());
+        let refusal = match &head {
+            Some(_) => Refusal::new(
+                Code::TlsMismatch,
+                format!(
+                    "{} speaks TLS only; set {} here as well, or unset them there",
+                    shared.identity.name,
+                    tls::VARIABLES
+                ),
+            ),
+            None => Refusal::new(Code::BadFrame, "neither TLS nor Weft's wire"),
+        };
+        self.answer(shared, head.map_or(0, |header| header.request), Answer::Part(refusal));
+        Ok(true)
+    }
+
     fn set_deadline(&mut self, bytes: u64) {
         if self.session.is_known() {
             let size = Duration::from_millis(bytes * 1000 / SLOWEST_BYTES_PER_S);
             self.deadline = Some(Instant::now() + FRAME_DEADLINE + size);
         }
+    }
+}
+
+/// Nothing moved, and that is no fault.
+fn nothing_yet(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
+        _ => Err(error),
     }
 }
 

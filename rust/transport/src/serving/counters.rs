@@ -35,6 +35,8 @@ counters! {
     connections_turned_away,
     /// Connections closed because a frame or an answer was not finished in time.
     connections_stalled,
+    /// Connections ended because TLS could not be spoken on them.
+    tls_refused,
     /// Grants opened.
     grants_opened,
     /// Reads answered.

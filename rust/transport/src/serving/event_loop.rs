@@ -19,6 +19,7 @@ use super::Counters;
 use super::connection::{Connection, Turn};
 use super::requests::Shared;
 use crate::Spin;
+use crate::tls::Stream;
 
 /// Tokens of descriptors that are no connections.
 const TOKEN_WAKER: u64 = 0;
@@ -93,6 +94,8 @@ pub struct EventLoop {
     /// Connections whose last turn ended with their share and not with their work.
     unfinished: Vec<u64>,
     spin: Spin,
+    /// When something last moved, or the wait began.
+    idle_since: Instant,
     handshake_deadline: Duration,
     drain_deadline: Duration,
 }
@@ -118,6 +121,7 @@ impl EventLoop {
             hot: Vec::with_capacity(HOT_MAX),
             unfinished: Vec::new(),
             spin: Spin::new(spin),
+            idle_since: Instant::now(),
             handshake_deadline,
             drain_deadline,
         })
@@ -136,11 +140,10 @@ impl EventLoop {
                 self.serve_unfinished();
             } else if !self.serve_hot(&mut ready) {
                 let timeout = self.has_deadlines().then_some(DEADLINE_TICK);
-                let slept_at = Instant::now();
                 if self.poller.wait(&mut ready, timeout).is_err() {
                     break;
                 }
-                self.spin.waited(slept_at.elapsed());
+                self.spin.waited(self.idle_since.elapsed());
             }
             self.serve(&ready);
             let now = Instant::now();
@@ -155,12 +158,12 @@ impl EventLoop {
     /// Spins over the connections that were just active. Whether to skip the sleep: something moved, or epoll has news.
     fn serve_hot(&mut self, ready: &mut Ready) -> bool {
         let started = Instant::now();
+        self.idle_since = started;
         let allowance = self.spin.allowance(started);
         if allowance.is_zero() || self.hot.is_empty() {
             self.hot.clear();
             return false;
         }
-        let mut last_moved = started;
         let mut round = 0u32;
         loop {
             let mut moved = false;
@@ -180,8 +183,8 @@ impl EventLoop {
             round += 1;
             if moved {
                 let now = Instant::now();
-                self.spin.waited(now - last_moved);
-                last_moved = now;
+                self.spin.waited(now - self.idle_since);
+                self.idle_since = now;
             }
             if !self.unfinished.is_empty() {
                 ready.clear();
@@ -191,7 +194,7 @@ impl EventLoop {
                 if self.poller.wait(ready, Some(Duration::ZERO)).is_err() || ready.tokens().next().is_some() {
                     return true;
                 }
-                if self.hot.is_empty() || last_moved.elapsed() > allowance {
+                if self.hot.is_empty() || self.idle_since.elapsed() > allowance {
                     self.hot.clear();
                     return false;
                 }
@@ -239,7 +242,7 @@ impl EventLoop {
             self.unfinished.push(token);
         }
         let wanted = connection.interest();
-        if wanted != interest && self.poller.change(connection.stream(), token, wanted).is_err() {
+        if wanted != interest && self.poller.change(connection.socket(), token, wanted).is_err() {
             self.end(token);
             return Turn::Gone;
         }
@@ -252,10 +255,13 @@ impl EventLoop {
             self.make_room_for_unproved();
             let token = self.token_next;
             self.token_next += 1;
-            if self.poller.add(&stream, token, Interest::READ).is_err() {
-                self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
-                continue;
-            }
+            let stream = match Stream::accept(stream, self.shared.identity.tls.as_deref()) {
+                Ok(stream) if self.poller.add(&stream, token, Interest::READ).is_ok() => stream,
+                _ => {
+                    self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
+                    continue;
+                }
+            };
             self.connections
                 .insert(token, Connection::new(stream, self.index, token, Instant::now() + self.handshake_deadline));
         }
@@ -269,7 +275,7 @@ impl EventLoop {
             // The interest was none while it waited; it is whatever is left after this turn.
             self.turn(token);
             if let Some(connection) = self.connections.get(&token)
-                && self.poller.change(connection.stream(), token, connection.interest()).is_err()
+                && self.poller.change(connection.socket(), token, connection.interest()).is_err()
             {
                 self.end(token);
             }
@@ -289,7 +295,7 @@ impl EventLoop {
 
     fn end(&mut self, token: u64) {
         if let Some(connection) = self.connections.remove(&token) {
-            let _ = self.poller.remove(connection.stream());
+            let _ = self.poller.remove(connection.socket());
             self.mailbox.connections.fetch_sub(1, Ordering::Relaxed);
             Counters::add(&self.shared.counters.connections_closed, 1);
         }

@@ -37,8 +37,11 @@ pub struct Message {
     pub ticket: Option<Ticket>,
 }
 
-/// Takes messages where they arrive, in place of the inbox: on the thread that serves the sender, so it never waits.
+/// Takes messages where they arrive, past the inbox: on the thread that serves the sender, so it never waits.
 pub trait MessageSink: Send + Sync {
+    /// Whether messages of this topic are its own; the others go where they would without it.
+    fn takes(&self, topic: u64) -> bool;
+
     /// Takes a message in, and says what to answer when the sender waits for one.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub struct Shared {
     pub inbox: Inbox,
     /// Who takes the messages of which topics past the inbox.
     pub desks: RwLock<Vec<(RangeInclusive<u64>, Arc<Inbox>)>>,
-    /// Who takes messages instead of the inbox.
+    /// Who takes messages of its own topics past the inbox.
     pub sink: Option<Arc<dyn MessageSink>>,
     /// Milliseconds of the Unix clock, for the ends of grants.
     pub now_ms: fn() -> u64,
@@ -56,6 +56,19 @@ pub struct Granted {
 }
 
 impl Shared {
+    /// Nothing is served or counted yet.
+    pub fn new(identity: Identity, sink: Option<Arc<dyn MessageSink>>, now_ms: fn() -> u64) -> Self {
+        Self {
+            identity,
+            store: Store::default(),
+            counters: Counters::default(),
+            inbox: Inbox::default(),
+            desks: RwLock::default(),
+            sink,
+            now_ms,
+        }
+    }
+
     /// The queue of a topic's messages: a desk's, or everybody's.
     fn put(&self, message: Message) -> Result<(), Refusal> {
         let desks = self.desks.read().unwrap_or_else(PoisonError::into_inner);
@@ -326,7 +339,8 @@ impl Session {
                 payload,
                 ticket,
             };
-            if let Some(sink) = shared.sink.as_ref().filter(|_| !DESK_TOPICS.contains(&header.tag)) {
+            let own = |sink: &&Arc<dyn MessageSink>| !DESK_TOPICS.contains(&header.tag) && sink.takes(header.tag);
+            if let Some(sink) = shared.sink.as_ref().filter(own) {
                 return match sink.take(message) {
                     Ok(answer) => {
                         let mut reply = Header::new(Kind::Reply, header.request);

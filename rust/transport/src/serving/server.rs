@@ -1,11 +1,11 @@
 //! The server: a listening socket, a thread that accepts, and the loops that serve.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl Server {
         Self::start_with(identity, config, None)
     }
 
-    /// As [`Server::start`], with `sink` in place of the inbox.
+    /// As [`Server::start`], with `sink` for the messages that are its own.
     ///
     /// # Errors
     /// As [`Server::start`].
@@ -75,15 +75,7 @@ impl Server {
     ) -> io::Result<Self> {
         let listener = socket::listen(config.host, config.ports.clone())?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            identity,
-            store: Store::default(),
-            counters: Counters::default(),
-            inbox: Inbox::default(),
-            desks: RwLock::default(),
-            sink,
-            now_ms: config.now_ms,
-        });
+        let shared = Arc::new(Shared::new(identity, sink, config.now_ms));
         // One loop for two CPUs: the other is the client's. Connections are independent, so more loops need no sharing.
         let loops = (weft_sys::cpu::allowed_count() / 2).clamp(1, 4);
         let mut mailboxes = Vec::with_capacity(loops);
@@ -113,7 +105,22 @@ impl Server {
         Ok(Self { shared, address, mailboxes, accepting, threads: Mutex::new(threads) })
     }
 
-    /// Where it listens; the port is the real one.
+    /// One that does not listen, for whoever only calls others: nothing it serves is reached, and it has no threads.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn silent(identity: Identity, now_ms: fn() -> u64) -> io::Result<Self> {
+        let accepting = Accepting { waker: Waker::new()?, closing: AtomicBool::new(true) };
+        Ok(Self {
+            shared: Arc::new(Shared::new(identity, None, now_ms)),
+            address: (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0).into(),
+            mailboxes: Arc::default(),
+            accepting: Arc::new(accepting),
+            threads: Mutex::default(),
+        })
+    }
+
+    /// Where it listens; the port is the real one. Port 0 where it does not.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -80,7 +80,7 @@ impl TcpxDriven {
         let unreachable = |cause| TransportError::Unreachable { peer: label.to_owned(), cause };
         let bounce = Bounce::new(tcpx).map_err(unreachable)?;
         let lane = TcpLane::connect(address, label, identity, options)?;
-        let (stream, peer, request_next) = lane.into_stream().map_err(unreachable)?;
+        let (stream, peer, request_next) = lane.into_socket("tcpx")?;
         let (outgoing, waiting) = (VecDeque::new(), VecDeque::new());
         Ok(Self { stream, peer, request_next, outgoing, waiting, bounce, body: None, open: true })
     }

@@ -51,7 +51,7 @@ impl TcpxLane {
     /// Connects as [`TcpLane::connect`] does.
     ///
     /// # Errors
-    /// As there, and `Unreachable` when there is no memory for the bounce buffer.
+    /// As there, `Unreachable` when there is no memory for the bounce buffer, and `BadArgument` where TLS is spoken.
     pub fn connect(
         address: SocketAddr,
         label: &str,
@@ -62,7 +62,7 @@ impl TcpxLane {
         let unreachable = |cause| TransportError::Unreachable { peer: label.to_owned(), cause };
         let bounce = Bounce::new(tcpx).map_err(unreachable)?;
         let lane = TcpLane::connect(address, label, identity, options)?;
-        let (stream, peer, request_next) = lane.into_stream().map_err(unreachable)?;
+        let (stream, peer, request_next) = lane.into_socket("tcpx")?;
         Ok(Self {
             stream,
             peer,

@@ -2,11 +2,13 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use weft_sys::socket::Options;
-use weft_transport::{ConnectOptions, Identity, Peer, PeerAddress, Server, ServerConfig, TransportError};
+use weft_transport::{
+    Authority, ConnectOptions, Identity, Issued, Peer, PeerAddress, Server, ServerConfig, Tls, TransportError,
+};
 use weft_wire::{Grant, Mode, Rights, grant_key};
 
 pub const CLUSTER: [u8; 16] = *b"a test's cluster";
@@ -36,6 +38,48 @@ pub fn config(port: u16) -> ServerConfig {
     }
 }
 
+/// A cluster's authority.
+pub struct Certificates {
+    root: Issued,
+}
+
+pub const DAY_S: i64 = 86_400;
+
+pub fn now_s() -> i64 {
+    i64::try_from(now_ms() / 1000).expect("before the year 500 million")
+}
+
+impl Certificates {
+    pub fn new() -> Self {
+        Self { root: Authority::make(now_s(), DAY_S).expect("randomness") }
+    }
+
+    /// The one all tests share that need no second.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Certificates> = OnceLock::new();
+        SHARED.get_or_init(Self::new)
+    }
+
+    pub fn issue(&self, names: &[&str], from_s: i64, lasts_s: i64) -> Issued {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        Authority::of_key(&self.root.key).expect("its own key").issue(&names, from_s, lasts_s).expect("good names")
+    }
+
+    /// How the machine of this name speaks TLS.
+    pub fn tls(&self, name: &str) -> Arc<Tls> {
+        self.tls_with(&self.issue(&[name], now_s(), DAY_S))
+    }
+
+    pub fn tls_with(&self, issued: &Issued) -> Arc<Tls> {
+        let tls = Tls::from_pem(self.root.certificate.as_bytes(), issued.certificate.as_bytes(), issued.key.as_bytes());
+        Arc::new(tls.expect("they belong together"))
+    }
+
+    pub fn root(&self) -> &Issued {
+        &self.root
+    }
+}
+
 /// A lender with one extent of region "r1" at generation 1.
 pub fn lender() -> Server {
     lender_at(0, LENDER_LIFE)
@@ -45,6 +89,22 @@ pub fn lender_at(port: u16, life: u64) -> Server {
     let server = Server::start(Identity::new(CLUSTER, SECRET, "lender", life), config(port)).expect("a port is free");
     server.store().reserve("r1", 0, EXTENT_BYTES, 1).expect("memory for the extent");
     server
+}
+
+/// The same under TLS, or not.
+pub fn lender_with(tls: Option<Arc<Tls>>, config: ServerConfig) -> Server {
+    let identity = Identity::new(CLUSTER, SECRET, "lender", LENDER_LIFE).with_tls(tls);
+    let server = Server::start(identity, config).expect("a port is free");
+    server.store().reserve("r1", 0, EXTENT_BYTES, 1).expect("memory for the extent");
+    server
+}
+
+pub fn lender_under_tls() -> Server {
+    lender_with(Some(Certificates::shared().tls("lender")), config(0))
+}
+
+pub fn borrower_under_tls() -> Identity {
+    borrower().with_tls(Some(Certificates::shared().tls("borrower")))
 }
 
 pub fn borrower() -> Identity {
