@@ -303,6 +303,60 @@ fn a_read_that_meets_a_newer_writer_never_has_its_bytes() {
     });
 }
 
+/// Whoever asks nonsense, or shows what it was not given, is refused; others are served as before.
+#[test]
+fn what_is_no_right_is_refused_and_hands_nothing_over() {
+    let _turn = alone();
+    let lending = Lending::start("asked");
+    let socket = identity("asked", 77).near_socket("asked", 77);
+    let talk = weft_sys::neighbour::Conversation::connect(&socket).unwrap();
+    let mut answer = [0; 4096];
+    until(|| talk.receive(&mut answer).is_ok());
+    let grant = |key: &[u8], region: &str| {
+        Grant {
+            cluster_id: CLUSTER,
+            region_id: region.to_owned(),
+            generation: 1,
+            mode: Mode::Read,
+            rights: Rights::READ,
+            holder: "borrower".to_owned(),
+            expires_at_ms: now_ms() + MINUTE_MS,
+        }
+        .mint(&grant_key(key))
+    };
+    let record = |index: u32, life: u64, grant: &[u8]| {
+        let mut record = index.to_le_bytes().to_vec();
+        record.extend_from_slice(&life.to_le_bytes());
+        record.extend_from_slice(&encode_opening(1, 1));
+        record.extend_from_slice(grant);
+        record
+    };
+    let good = record(0, 77, &grant(SECRET, "r1"));
+    let cases = [
+        (vec![1], "too short"),
+        (good[..40].to_vec(), "cut short"),
+        (record(1, 77, &grant(SECRET, "r1")), "another extent"),
+        (record(0, 78, &grant(SECRET, "r1")), "another life"),
+        (record(0, 77, &grant(SECRET, "r2")), "another region"),
+        (record(0, 77, &grant(b"another secret", "r1")), "forged"),
+    ];
+    let ask = |record: &[u8], answer: &mut [u8]| {
+        talk.send(record, None).unwrap();
+        let mut received = None;
+        until(|| {
+            received = talk.receive(answer).ok();
+            received.is_some()
+        });
+        (answer[0], received.unwrap().1.is_some())
+    };
+    for (record, what) in cases {
+        assert_eq!(ask(&record, &mut answer), (1, false), "{what} was granted");
+    }
+    assert_eq!(ask(&good, &mut answer), (0, true), "what was given is handed over");
+    lending.server.store().raise_generation("r1", 2, Duration::from_secs(1));
+    assert_eq!(ask(&good, &mut answer), (1, false), "an older generation was granted");
+}
+
 /// The other side of the tests below, in a process of its own.
 #[test]
 #[ignore = "a lender for other tests"]
