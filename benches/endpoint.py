@@ -1,4 +1,4 @@
-"""Endpoints' side of the transfer figures: `python -m benches.endpoint OPERATION BYTES COUNT WAY [hot]`, as JSON.
+"""Endpoints' side of the transfer figures: `python -m benches.endpoint OPERATION BYTES COUNT WAY [hot|walk]`, as JSON.
 
 One process owns 64 MiB, this one walks through them, or moves the first bytes again and again where it is said to be
 `hot`; OPERATION is read, write or vector, which reads sixteen ranges that do not touch in one call. WAY is tcp, ipc, or
