@@ -1,5 +1,5 @@
-"""`make bench`: paging, transfers under both congestion controls and between neighbours, the registry, the control plane, journals,
-commitments and unpacking.
+"""`make bench`: paging, transfers under both congestion controls and between neighbours, the registry, the control
+plane, journals, commitments and unpacking.
 
 It prints a table and leaves JSON beside it.
 

@@ -1,13 +1,13 @@
 """Reads between two processes of one machine: `make bench`'s suite. The floor is one memcpy inside one process.
 
-Memory that Weft allocated is mapped by the reader; memory of the program's own, registered, is copied by the kernel, whose
-price is not in the floor. Then what is promised of both, each beside its promise.
+Memory that Weft allocated is mapped by the reader; memory of the program's own, registered, is copied by the kernel,
+whose price is not in the floor. Then what is promised of both, each beside its promise.
 """
 
 from benches.rounds import Row, floor_program, heading, in_turn, show, weft_program
 
-KIB = 1 << 10
-SIZES = ((4 * KIB, "p50_us", "µs", 20_000), (64 * KIB, "gb_per_s", "GB/s", 5_000), (1024 * KIB, "gb_per_s", "GB/s", 600))
+KIB, MIB = 1 << 10, 1 << 20
+SIZES = ((4 * KIB, "p50_us", "µs", 20_000), (64 * KIB, "gb_per_s", "GB/s", 5_000), (MIB, "gb_per_s", "GB/s", 600))
 SMALL_READ_US_MAX = 3.0
 BULK_READ_GB_PER_S_MIN = 15.0
 

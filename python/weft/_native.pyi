@@ -13,6 +13,7 @@ from typing_extensions import Buffer
 __all__ = [
     "LIMITS",
     "Advert",
+    "Allocation",
     "BounceConnection",
     "Endpoint",
     "Notifier",

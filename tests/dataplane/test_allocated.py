@@ -60,11 +60,14 @@ def test_an_endpoint_that_keeps_to_tcp_serves_it_as_any_buffer() -> None:
     with Endpoint.listen(secret=SECRET, name="owner", transport="tcp") as owner:
         memory = owner.allocate(8_192)
         memory[:5] = b"hello"
-        with Endpoint.listen(secret=SECRET) as other, other.connect(owner.metadata) as peer:
-            with owner.register(memory) as registered:
-                into = bytearray(5)
-                peer.read_now(registered.advertise(), into)
-                assert (bytes(into), peer.transport, views()) == (b"hello", "tcp", 0)
+        with (
+            Endpoint.listen(secret=SECRET) as other,
+            other.connect(owner.metadata) as peer,
+            owner.register(memory) as registered,
+        ):
+            into = bytearray(5)
+            peer.read_now(registered.advertise(), into)
+            assert (bytes(into), peer.transport, views()) == (b"hello", "tcp", 0)
 
 
 @pytest.mark.parametrize("size", [0, -1])

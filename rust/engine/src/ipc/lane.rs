@@ -50,7 +50,14 @@ impl Neighbour {
         }
         // The first copy shows that the kernel allows copies, and that this process is the one that made the slate.
         let mut seen = [0u8; 8];
-        read_memory(met.who.process, &[Remote { base: met.word_at, length: 8 }], &[Span::of(&mut seen)])?;
+        let word = [Remote { base: met.word_at, length: 8 }];
+        read_memory(met.who.process, &word, &[Span::of(&mut seen)]).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => io::Error::new(
+                error.kind(),
+                "the kernel lets processes read no memory of each other (kernel.yama.ptrace_scope, or a sandbox)",
+            ),
+            _ => error,
+        })?;
         if u64::from_le_bytes(seen) != met.word {
             return Err(io::ErrorKind::InvalidData.into());
         }
