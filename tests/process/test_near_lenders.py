@@ -1,5 +1,6 @@
 """Lenders of this machine: their memory is mapped and read without them, and what ends a right ends that."""
 
+import os
 import time
 from pathlib import Path
 
@@ -77,3 +78,29 @@ def test_a_lender_that_is_killed_while_it_is_mapped_is_lost_and_never_zeros(pool
         while mapped_extents() > 1 and time.monotonic() < end:
             time.sleep(0.01)
     assert mapped_extents() == 0
+
+
+KEPT_APART = """
+import os, sys, weft
+from weft.dataplane.endpoint import Endpoint
+os.setuid(65534)
+# From here on the kernel lets nobody look into this process, not even a process of the same user.
+endpoint = Endpoint.listen(secret=b"tests", name=sys.argv[1])
+if sys.argv[1] == "owner":
+    memory = endpoint.allocate(8192)
+    memory[:5] = b"hello"
+    print("owner", endpoint.metadata.hex(), endpoint.register(memory).advertise().encode().hex(), flush=True)
+    sys.stdin.read()
+else:
+    peer, into = endpoint.connect(bytes.fromhex(sys.argv[2])), bytearray(5)
+    peer.read_now(weft.Advert(bytes.fromhex(sys.argv[3])), into)
+    print("read", into.decode(), "by", endpoint.status().peers[0].transport, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_processes_that_the_kernel_keeps_apart_meet_over_tcp_and_say_so(pool: Pool) -> None:
+    owner = pool.crew.start("owner", "-c", KEPT_APART, "owner")
+    _, metadata, advert = owner.line_with("owner ", DEADLINE_S).split()
+    other = pool.crew.start("other", "-c", KEPT_APART, "other", metadata, advert)
+    assert other.line_with("read", DEADLINE_S).strip() == "read hello by tcp"

@@ -357,6 +357,30 @@ fn what_is_no_right_is_refused_and_hands_nothing_over() {
     assert_eq!(ask(&good, &mut answer), (1, false), "an older generation was granted");
 }
 
+/// Anybody of the machine may connect; those who are given nothing keep nobody out.
+#[test]
+fn a_crowd_that_is_given_nothing_keeps_no_reader_from_the_desk() {
+    let _turn = alone();
+    let lending = Lending::start("crowded");
+    let socket = identity("crowded", 77).near_socket("crowded", 77);
+    let mut first = Reader::meet("crowded", lending.server.address());
+    let handle = first.open(1, Mode::Exclusive, MINUTE_MS);
+    first.write(handle, 0, b"x").unwrap();
+    let crowd: Vec<_> = (0..300)
+        .map(|_| {
+            let talk = weft_sys::neighbour::Conversation::connect(&socket).unwrap();
+            until(|| talk.receive(&mut [0; 4096]).is_ok());
+            talk
+        })
+        .collect();
+    let mut late = Reader::meet("crowded", lending.server.address());
+    let handle = late.open(1, Mode::Read, MINUTE_MS);
+    assert_eq!((late.read(handle, 0, 1).unwrap(), late.counted()), (vec![b'x'], (1, 0)));
+    assert_eq!(first.read(handle, 0, 1).unwrap(), b"x");
+    assert_eq!(first.counted(), (1, 0), "whoever was given something keeps it");
+    drop(crowd);
+}
+
 /// The other side of the tests below, in a process of its own.
 #[test]
 #[ignore = "a lender for other tests"]

@@ -19,8 +19,8 @@ pub fn hello_key(secret: &[u8]) -> [u8; 32] {
     authenticate(secret, b"weft/1 hello")
 }
 
-/// The abstract UNIX socket at which one life of a lender hands its extents to processes of its machine: whoever knows the
-/// cluster's secret can say it, and nobody else can guess it.
+/// The abstract UNIX socket at which one life of a lender hands its extents to processes of its machine. Whoever knows the
+/// cluster's secret can say it; nobody else can take it beforehand, though all can see it once it is there.
 pub fn near_socket(hello_key: &[u8; 32], cluster_id: &[u8; 16], lender: &str, incarnation: u64) -> String {
     let mut message = b"weft/1 near".to_vec();
     message.extend_from_slice(cluster_id);

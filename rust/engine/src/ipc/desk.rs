@@ -212,8 +212,14 @@ impl<J: Judge> Shared<J> {
         while let Ok(conversation) = listener.accept() {
             let heard = conversation.credentials().is_ok_and(|who| self.judge.hears(&who));
             let mut neighbours = self.lock();
-            if !heard || neighbours.len() == NEIGHBOURS_MAX {
+            if !heard {
                 continue;
+            }
+            if neighbours.len() == NEIGHBOURS_MAX {
+                // Anybody of this machine may connect, and be given nothing: such a one makes room for the next.
+                let idle = neighbours.iter().find(|(_, talking)| talking.places.is_empty()).map(|(token, _)| *token);
+                let Some(idle) = idle.and_then(|token| neighbours.remove(&token)) else { continue };
+                let _ = poller.remove(&idle.conversation);
             }
             let Ok(slate) = Slate::make() else { continue };
             let mut random = [0u8; 8];

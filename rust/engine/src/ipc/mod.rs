@@ -14,6 +14,9 @@
 //! processes, which it allows within one user ([`lane`]). docs/decisions/0005 says why no writable mapping is ever handed
 //! over.
 //!
+//! The same goes for what a server lends ([`lender`]): extents of regions are asked for at a desk of their own, by processes of
+//! any user, and only ever mapped ([`extents`]).
+//!
 //! Each place on the slate has a gate and a count of who is inside. An owner that takes a buffer back closes the gate. Who
 //! copies by the kernel has counted itself in, and the owner waits until it is out; who copies out of a mapping looks at the
 //! gate again afterwards and believes nothing it read past its end, so nobody waits for it. Either way nothing is copied
