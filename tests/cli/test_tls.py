@@ -93,7 +93,7 @@ def test_another_machines_key_is_refused_by_its_variable(tmp_path: Path) -> None
     invoke("issue", tmp_path, "a")
     invoke("issue", tmp_path, "b")
 
-    with pytest.raises(Misconfigured, match="^WEFT_TLS_KEY is not the key of the certificate") as refusal:
+    with pytest.raises(Misconfigured, match=r"^WEFT_TLS_KEY is not the key of the certificate") as refusal:
         speak_tls({**variables(tmp_path, "a"), "WEFT_TLS_KEY": str(tmp_path / "b.key")})
 
     assert refusal.value.variable == "WEFT_TLS_KEY"
@@ -105,5 +105,5 @@ def test_another_clusters_certificate_is_refused_by_its_variable(tmp_path: Path)
         invoke("init", tmp_path / cluster)
         invoke("issue", tmp_path / cluster, "a")
 
-    with pytest.raises(Misconfigured, match="^WEFT_TLS_CERT was not signed by the authority in WEFT_TLS_CA"):
+    with pytest.raises(Misconfigured, match=r"^WEFT_TLS_CERT was not signed by the authority in WEFT_TLS_CA"):
         speak_tls({**variables(tmp_path / "theirs", "a"), "WEFT_TLS_CA": str(tmp_path / "ours" / "ca.pem")})

@@ -110,8 +110,8 @@ def _speak_tls(settings: NodeSettings) -> None:
         return
     if settings.name not in names:
         raise Misconfigured(
-            f"WEFT_TLS_CERT is for {', '.join(names)}, and this node is {settings.name}; issue one for it with `weft tls "
-            f"issue DIRECTORY {settings.name}`, or give the node its name with --name",
+            f"WEFT_TLS_CERT is for {', '.join(names)}, and this node is {settings.name}; issue one for it with "
+            f"`weft tls issue DIRECTORY {settings.name}`, or give the node its name with --name",
             variable="WEFT_TLS_CERT",
         )
     _remark(f"other machines are spoken to over TLS only, as {settings.name}")

@@ -20,8 +20,8 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
     """Listens at `host`, at a port of the kernel's choice if none is said.
 
     The secret is WEFT_SECRET, or the one in the data directory that processes of one user share; it is made where there
-    is none. Only endpoints that hold the same one can connect. Where WEFT_TLS_CERT and its like name certificates, other
-    machines are spoken to over TLS. Raises `Misconfigured`.
+    is none. Only endpoints that hold the same one can connect. Where WEFT_TLS_CERT and its like name certificates,
+    other machines are spoken to over TLS. Raises `Misconfigured`.
     """
     known = secret or find_secret(os.environ) or create_secret(data_directory(os.environ))
     congestion, transport = _ways()

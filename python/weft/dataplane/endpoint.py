@@ -151,11 +151,11 @@ class Peer:
         return self._native.write_now(advert, offset, memory_of(data), timeout_ms)
 
     def readv_now(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> int:
-        """Many reads in one: parts of one advert travel together. Whole or not at all."""
+        """Many reads in one: parts of one advert travel together. If it fails, the buffers hold what had come."""
         return self._native.readv_now(_vector(items), timeout_ms)
 
     def writev_now(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> int:
-        """Many writes in one. What is wrong with any part is refused before a byte moves."""
+        """Many writes in one. Nothing is written unless the owner of every part finds its advert good."""
         return self._native.writev_now(_vector(items), timeout_ms)
 
     def read(self, advert: Advert, into: Any, *, offset: int = 0, timeout_ms: int | None = None) -> Transfer:

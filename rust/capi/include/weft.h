@@ -55,7 +55,7 @@ int uccl_engine_update_fifo(char *item, uint64_t address, uint32_t size);
 int uccl_engine_read(uccl_conn_t *conn, uccl_mr_t mr, void *data, size_t size, const char *item, uint64_t *transfer);
 int uccl_engine_write(uccl_conn_t *conn, uccl_mr_t mr, const void *data, size_t size, const char *item,
                       uint64_t *transfer);
-/* The same for many: whole or not at all. Items lie one behind the other. */
+/* The same for many. Nothing is written unless every item is found good by its owner. Items lie one behind the other. */
 int uccl_engine_read_vector(uccl_conn_t *conn, const uccl_mr_t *mrs, void *const *data, const size_t *sizes,
                             const char *items, int count, uint64_t *transfer);
 int uccl_engine_write_vector(uccl_conn_t *conn, const uccl_mr_t *mrs, const void *const *data, const size_t *sizes,

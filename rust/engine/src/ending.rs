@@ -9,7 +9,6 @@ use weft_wire::{Code, Word};
 
 use crate::Failure;
 use crate::carrying::{ATTEMPTS_MAX, requeue};
-use crate::matching::key;
 use crate::piece::Direction;
 use crate::progress::{After, Command, Core};
 use crate::track::{Going, Pending, Saying, Slot, WORDS};
@@ -142,6 +141,10 @@ impl Core {
     /// Ends a job before its time. Its memory is the caller's again once its transfer has ended.
     pub fn fail(&mut self, id: u64, status: Status) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        let status = match (status, &job.begins) {
+            (Status::Failed(failure), Some((buffer, offset))) => Status::Failed(failure.within(*buffer, *offset)),
+            (status, _) => status,
+        };
         let timed_out = matches!(&status, Status::Failed(failure) if failure.code == "timed_out");
         let mut torn = Vec::new();
         if let Some(track) = self.tracks.get_mut(&job.link) {
@@ -224,7 +227,6 @@ impl Core {
             }
         }
         if let Some(track) = self.tracks.get_mut(&number) {
-            self.matching.forget(&key(&track.link));
             track.speaking = None;
             for said in track.words.drain(..).filter_map(|saying| saying.transfer) {
                 said.end(Status::Failed(failure.clone()));

@@ -18,11 +18,11 @@ use crate::Failure;
 use crate::bounced::Bounced;
 use crate::ipc::{NearLender, Neighbour, Owner, Watch};
 use crate::link::Link;
-use crate::matching::{Matching, Receive, Send};
+use crate::matching::{Matching, Receive, Send, key};
 use crate::memory::{Memory, MemoryCounts};
 use crate::notices::{Notice, Notices};
-use crate::piece::{Direction, Part, check, cut};
-use crate::progress::{After, Command, Core, Mailbox, TRANSFERS_MAX};
+use crate::piece::{Direction, Part, check, cut, inquire};
+use crate::progress::{Command, Core, Mailbox, TRANSFERS_MAX};
 use crate::rdma::{ByQueuePair, Rdma};
 use crate::router::Router;
 use crate::track::PIECE_BYTES_MAX;
@@ -344,8 +344,13 @@ impl Endpoint {
     /// Gives a link up: what is under way on it fails as `closed`.
     pub fn disconnect(&self, link: &Arc<Link>) {
         link.close();
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
-        self.mailbox.put(Command::Leave(link.number));
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.remove(&link.number);
+        // A program may hold several links to one peer, and receives were posted to the process, not to a link.
+        let peer = key(link);
+        let last = !links.values().any(|other| key(other) == peer);
+        drop(links);
+        self.mailbox.put(Command::Leave { link: link.number, peer: last.then_some(peer) });
     }
 
     /// Memory that neighbours read without asking the kernel, once they have a right to it: whole pages, all of them backed,
@@ -410,7 +415,8 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<u64, Failure> {
         let bytes = check(direction, parts)?;
-        link.move_now(direction, parts, deadline)?;
+        let (begins, offset) = (parts[0].advert.buffer, parts[0].offset);
+        link.move_now(direction, parts, deadline).map_err(|failure| failure.within(begins, offset))?;
         Ok(bytes)
     }
 
@@ -426,13 +432,15 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<Arc<Transfer>, Failure> {
         check(direction, parts)?;
+        let pieces = cut(parts, PIECE_BYTES_MAX);
+        let inquiry = inquire(direction, &pieces)?;
         let transfer = self.transfer(link, deadline)?;
         self.mailbox.put(Command::Move {
             transfer: Arc::clone(&transfer),
             link: Arc::clone(link),
             direction,
-            pieces: cut(parts, PIECE_BYTES_MAX),
-            after: After::End,
+            pieces,
+            inquiry,
         });
         Ok(transfer)
     }

@@ -20,7 +20,7 @@ use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word
 
 use crate::Failure;
 use crate::asking::Asking;
-use crate::piece::{Direction, Part, Piece, cut, no_ranges};
+use crate::piece::{Direction, Part, Piece, cut, inquire, no_ranges};
 
 /// Lanes of one link that callers may wait on at once; more of them take turns.
 const WAITED_LANES_MAX: usize = 4;
@@ -57,7 +57,7 @@ pub struct OpenLane {
 
 /// An advert as a lane knows it.
 pub struct Known {
-    /// Which; two that differ in anything are two, whatever their number.
+    /// Which; two that open something else are two, whatever their number.
     pub advert: Arc<Advert>,
     /// What the peer calls it on this lane.
     pub handle: u64,
@@ -74,7 +74,7 @@ impl OpenLane {
     /// The handle of an advert, if it may be used: reading asks for no epoch.
     pub fn handle(&self, advert: &Arc<Advert>, direction: Direction, epoch: u64) -> Option<u64> {
         let known = self.handles.get(&advert.buffer)?;
-        let same = Arc::ptr_eq(&known.advert, advert) || known.advert == *advert;
+        let same = Arc::ptr_eq(&known.advert, advert) || known.advert.opens_the_same(advert);
         (same && (direction == Direction::Read || known.epoch == epoch)).then_some(known.handle)
     }
 }
@@ -346,10 +346,18 @@ impl Link {
             return Ok(());
         }
         let pieces = cut(parts, WAITED_PIECE_BYTES);
+        let inquiry = match inquire(direction, &pieces) {
+            Ok(inquiry) => inquiry,
+            Err(failure) => {
+                self.put_back(waited);
+                return Err(failure);
+            }
+        };
+        let asked = inquiry.as_ref().map_or(&[][..], |inquiry| &inquiry.pieces);
         let mut patience = Patience::until(deadline);
         let (mut fenced, mut damages) = (0, 0);
         let result = loop {
-            let error = match self.attempt(&mut waited, direction, &pieces, deadline) {
+            let error = match self.attempt(&mut waited, direction, asked, &pieces, deadline) {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
@@ -386,11 +394,12 @@ impl Link {
         result
     }
 
-    /// Moves the pieces over the lane, connecting and opening what is missing.
+    /// Moves the pieces over the lane, connecting and opening what is missing, once what is `asked` was answered.
     fn attempt(
         &self,
         waited: &mut Waited,
         direction: Direction,
+        asked: &[Piece],
         pieces: &[Piece],
         deadline: Instant,
     ) -> Result<(), Trouble> {
@@ -411,19 +420,15 @@ impl Link {
         for piece in pieces {
             let lane = waited.lane.as_ref().expect("connected above");
             if lane.handle(&piece.advert, direction, epoch).is_none() {
-                self.open_now(waited, &piece.advert, epoch, deadline)?;
+                self.open_now(waited, piece, epoch, deadline)?;
             }
         }
+        waited.run(Direction::Read, asked, epoch, deadline)?;
         waited.run(direction, pieces, epoch, deadline)
     }
 
-    fn open_now(
-        &self,
-        waited: &mut Waited,
-        advert: &Arc<Advert>,
-        epoch: u64,
-        deadline: Instant,
-    ) -> Result<(), Trouble> {
+    fn open_now(&self, waited: &mut Waited, piece: &Piece, epoch: u64, deadline: Instant) -> Result<(), Trouble> {
+        let advert = &piece.advert;
         let submission = self.opening(u64::MAX, advert, epoch);
         match waited.ask(submission, deadline).map_err(|error| Trouble::lane(&error, false))? {
             Outcome::Done(header, _) => {
@@ -438,7 +443,7 @@ impl Link {
                 Err(Trouble::Lane { failure, fence: false })
             }
             Outcome::Refused(refusal) => {
-                Err(Trouble::Refused(Failure::refused(&self.peer.name, &refusal).at(&advert.region(), 0)))
+                Err(Trouble::Refused(Failure::refused(&self.peer.name, &refusal).at(&advert.region(), piece.offset)))
             }
         }
     }
@@ -536,11 +541,7 @@ impl Waited {
         while ended < pieces.len() {
             while refused.is_none() && next < pieces.len() && next - ended < WAITED_PIECES_MAX {
                 let piece = &pieces[next];
-                let Some(handle) = lane.handle(&piece.advert, direction, epoch) else {
-                    // The caller opened it, and then another that claims its number.
-                    refused = Some(Failure::argument("two different adverts of one number are in one vector"));
-                    break;
-                };
+                let handle = lane.handle(&piece.advert, direction, epoch).expect("the caller opened it");
                 lane.driven.submit(piece.submission(next as u64, direction, handle));
                 next += 1;
             }

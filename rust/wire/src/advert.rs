@@ -81,6 +81,11 @@ impl Advert {
         }
     }
 
+    /// Whether both open the same at their owner: the range, the life and the grant. The rest is what the holder is told.
+    pub fn opens_the_same(&self, other: &Self) -> bool {
+        (self.buffer, self.incarnation) == (other.buffer, other.incarnation) && self.grant == other.grant
+    }
+
     /// As it travels.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIXED_BYTES + self.owner.len() + self.grant.len());

@@ -114,6 +114,15 @@ impl Grant {
         bytes
     }
 
+    /// What a grant's bytes say may be done, for its holder, who cannot authenticate them. Nothing when they are no grant.
+    pub fn claimed_rights(bytes: &[u8]) -> Option<Rights> {
+        match bytes.get(..6)? {
+            [magic @ .., _, 1] if *magic == MAGIC => Some(Rights::READ),
+            [magic @ .., _, 3] if *magic == MAGIC => Some(Rights::READ_WRITE),
+            _ => None,
+        }
+    }
+
     /// Parses and authenticates. Authentication comes before any field is believed.
     ///
     /// # Errors
