@@ -42,7 +42,7 @@ $(BUILD)/engines:
 	  else echo "weft: no PostgreSQL server here; the tests of its journal skip (on Debian: apt-get install postgresql)"; fi; }
 	@touch $@
 
-floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http $(BUILD)/floor/unpack
+floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http $(BUILD)/floor/unpack $(BUILD)/floor/copy
 
 $(BUILD)/floor/%: benches/floor/%.c benches/floor/floor.h
 	@mkdir -p $(BUILD)/floor
