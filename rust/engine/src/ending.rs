@@ -13,6 +13,7 @@ use crate::piece::Direction;
 use crate::progress::{After, Command, Core};
 use crate::track::{Going, Pending, Saying, Slot, WORDS};
 use crate::transfer::{Status, Transfer};
+use crate::ways::reason;
 
 impl Core {
     /// A lane is of no use any more: what was on it is asked again, elsewhere or later.
@@ -22,6 +23,9 @@ impl Core {
         let Slot::Up(mut up) = std::mem::replace(&mut track.slots[slot], Slot::Idle) else { return };
         if let Some((descriptor, _)) = up.lane.driven.readiness() {
             let _ = self.poller.remove(descriptor);
+        }
+        if up.lane.driven.transport() != "tcp" {
+            track.link.troubled(reason(error));
         }
         up.lane.driven.close();
         let mut going: Vec<(u64, Going)> = Vec::new();
