@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 import weft
+from weft.client.security import speak_tls
 from weft.dataplane.endpoint import Endpoint
 
 WALK_BYTES = 64 << 20
@@ -20,6 +21,7 @@ RANGES = 16
 
 
 def endpoint(name: str, transport: str) -> Endpoint:
+    speak_tls(os.environ)
     congestion = os.environ.get("WEFT_TCP_CONGESTION") or None
     return Endpoint.listen(secret=SECRET, name=name, transport=transport, congestion=congestion)
 
