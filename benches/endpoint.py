@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 import weft
+from weft.client.security import speak_tls
 from weft.dataplane.endpoint import Endpoint
 
 WALK_BYTES = 64 << 20
@@ -26,6 +27,7 @@ def transport_of(way: str) -> str:
 
 
 def endpoint(name: str, way: str) -> Endpoint:
+    speak_tls(os.environ)
     congestion = os.environ.get("WEFT_TCP_CONGESTION") or None
     return Endpoint.listen(secret=SECRET, name=name, transport=transport_of(way), congestion=congestion)
 

@@ -138,6 +138,12 @@ pub trait Driven: Send {
     /// Which transport it is, as it is shown to people.
     fn transport(&self) -> &'static str;
 
+    /// Whether a read or write that finished went over the TCP connection a lane of another transport has beside it. Asked
+    /// once of each.
+    fn went_by_tcp(&mut self, _id: u64) -> bool {
+        false
+    }
+
     /// Who is at the other end.
     fn peer(&self) -> &PeerIdentity;
 
