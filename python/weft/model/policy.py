@@ -61,6 +61,12 @@ DRAIN_MS_MAX = _number("DRAIN_MS_MAX", 10_000, "ms", 0, 600_000, "how long a sto
 SPIN_US_MAX = _number(
     "SPIN_US_MAX", 50, "us", 0, 1_000, "waking an idle core costs 35 us; a wait that ends sooner is cheaper spun"
 )
+WAYS_LOOK_MS = _number(
+    "WAYS_LOOK_MS", 2_000, "ms", 100, 60_000, "how soon a way that broke is said, and tried again once it may be"
+)
+RDMA_LOOK_MS = _number(
+    "RDMA_LOOK_MS", 30_000, "ms", 1_000, 3_600_000, "how often a process without a device looks whether there is one"
+)
 PORT_FIRST = _number("PORT_FIRST", 50_051, "port", 1, 65_535, "the endpoint seed's range begins here")
 PORT_LAST = _number("PORT_LAST", 50_100, "port", 1, 65_535, "the endpoint seed's range ends here")
 
@@ -71,6 +77,9 @@ CONNECTIONS_MAX = _number(
 )
 IDLE_S_MAX = _number(
     "IDLE_S_MAX", 75, "s", 1, 3_600, "longer than clients keep an idle connection, so that it is they who close it"
+)
+TRANSPORTS_MAX = _number(
+    "TRANSPORTS_MAX", 8, "entries", 4, 64, "twice as many transports as there are, for nodes of a later version"
 )
 WAIT_MS_MAX = _number(
     "WAIT_MS_MAX", 30_000, "ms", 0, 60_000, "shorter than the minute after which proxies close a silent connection"

@@ -32,7 +32,7 @@ impl Core {
         inquiry: Option<Inquiry>,
     ) {
         let bytes = pieces.iter().map(|piece| piece.length).sum();
-        let begins = pieces.first().map(|piece| (piece.advert.buffer, piece.offset));
+        let begins = pieces.first().map(|piece| (Arc::clone(&piece.advert), piece.offset));
         let job = Job {
             transfer,
             link: link.number,
@@ -246,25 +246,27 @@ impl Core {
         let (link, mailbox) = (Arc::clone(&track.link), Arc::clone(&self.mailbox));
         let spawned = std::thread::Builder::new().name("weft-connect".to_owned()).spawn(move || {
             let deadline = link.connect_deadline();
+            // Read before: what comes up after the best way has changed is of the earlier one.
+            let way = link.ways();
             let result = if slot == WORDS { link.dial_tcp(deadline) } else { link.dial(deadline) };
-            mailbox.put(Command::Dialed { link: link.number, slot, result });
+            mailbox.put(Command::Dialed { link: link.number, slot, way, result });
         });
         if let Err(cause) = spawned {
             let peer = track.link.peer.name.clone();
             self.mailbox.put(Command::Dialed {
                 link: number,
                 slot,
+                way: track.link.ways(),
                 result: Err(TransportError::Unreachable { peer, cause }),
             });
         }
     }
 
     /// A lane came up, or did not.
-    pub fn dialed(&mut self, number: u64, slot: usize, result: Result<Box<dyn Driven>, TransportError>) {
+    pub fn dialed(&mut self, number: u64, slot: usize, way: u64, result: Result<Box<dyn Driven>, TransportError>) {
         let now = Instant::now();
         let Some(track) = self.tracks.get_mut(&number) else { return };
         track.slots[slot] = Slot::Idle;
-        let way = track.link.ways();
         match result {
             Ok(driven) => {
                 let mut interest = Interest::NONE;
@@ -367,7 +369,11 @@ impl Core {
                 up.pieces -= 1;
                 up.bytes -= going.piece.length;
                 match outcome {
-                    Outcome::Done(..) => self.piece_done(going.job),
+                    Outcome::Done(..) => {
+                        let transport = up.lane.carrier(id);
+                        track.link.moved.add(transport, going.piece.length);
+                        self.piece_done(going.job);
+                    }
                     Outcome::Refused(refusal) => self.piece_refused(number, going, &refusal),
                 }
             }

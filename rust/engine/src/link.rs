@@ -21,9 +21,10 @@ use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word
 use crate::Failure;
 use crate::asking::Asking;
 use crate::piece::{Direction, Part, Piece, cut, inquire, no_ranges};
+use crate::ways::{Moved, reason};
 
 /// Lanes of one link that callers may wait on at once; more of them take turns.
-const WAITED_LANES_MAX: usize = 4;
+pub(crate) const WAITED_LANES_MAX: usize = 4;
 /// Pieces of one waiting call that are outstanding at once: the peer works on the next while this side receives the last.
 const WAITED_PIECES_MAX: usize = 4;
 /// What one request of a waiting call carries.
@@ -71,6 +72,12 @@ impl OpenLane {
         Self { driven, handles: HashMap::new() }
     }
 
+    /// The transport that carried a read or write that finished here. Asked once of each.
+    pub fn carrier(&mut self, id: u64) -> &'static str {
+        let transport = self.driven.transport();
+        if transport != "tcp" && self.driven.went_by_tcp(id) { "tcp" } else { transport }
+    }
+
     /// The handle of an advert, if it may be used: reading asks for no epoch.
     pub fn handle(&self, advert: &Arc<Advert>, direction: Direction, epoch: u64) -> Option<u64> {
         let known = self.handles.get(&advert.buffer)?;
@@ -92,21 +99,24 @@ pub struct Link {
     /// Names this link's writes at the peer.
     pub writer: u64,
     identity: Arc<Identity>,
-    options: ConnectOptions,
+    pub(crate) options: ConnectOptions,
     epoch: AtomicU64,
     ways: AtomicU64,
-    pool: Mutex<Pool>,
+    pub(crate) pool: Mutex<Pool>,
     freed: Condvar,
     /// Lanes for questions.
     pub asking: Asking,
-    shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
+    pub(crate) shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
     closed: AtomicBool,
     last_transport: Mutex<&'static str>,
+    pub(crate) trouble: Mutex<Option<String>>,
+    /// Bytes that moved, by transport.
+    pub moved: Moved,
 }
 
-struct Pool {
-    idle: Vec<Waited>,
-    out: usize,
+pub(crate) struct Pool {
+    pub(crate) idle: Vec<Waited>,
+    pub(crate) out: usize,
     /// Callers that wait for a lane; telling nobody costs a system call.
     queued: usize,
 }
@@ -180,6 +190,8 @@ impl Link {
             shortcut: Mutex::new(None),
             closed: AtomicBool::new(false),
             last_transport: Mutex::new("tcp"),
+            trouble: Mutex::default(),
+            moved: Moved::default(),
         })
     }
 
@@ -214,23 +226,6 @@ impl Link {
     /// Grows whenever the best way changes: a lane of an earlier number is replaced when it is next idle.
     pub fn ways(&self) -> u64 {
         self.ways.load(Ordering::Acquire)
-    }
-
-    /// Takes a faster way if a lane comes up on it now, and says whether one did.
-    pub fn try_shortcut(&self, shortcut: Arc<dyn Shortcut>, deadline: Instant) -> bool {
-        let Ok(driven) = shortcut.dial(deadline) else { return false };
-        self.came_up(shortcut.transport());
-        // The connection there was is as good as any to ask over.
-        if let Some(waited) = self.borrow_tcp() {
-            self.asking.keep(waited);
-        }
-        self.set_shortcut(Some(shortcut));
-        let lane = Some(OpenLane::new(driven));
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.out + pool.idle.len() < WAITED_LANES_MAX {
-            pool.idle.push(Waited { lane, way: self.ways(), spin: Spin::new(self.options.spin) });
-        }
-        true
     }
 
     /// The transport the last lane for data came up on.
@@ -280,19 +275,25 @@ impl Link {
     /// As [`TcpDriven::connect`]; `Refused` with `ExtentLost` when another life of the peer answers.
     pub fn dial(&self, deadline: Instant) -> Result<Box<dyn Driven>, TransportError> {
         let shortcut = self.shortcut.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(shortcut) = shortcut
-            && let Ok(lane) = shortcut.dial(deadline)
-        {
-            self.came_up(shortcut.transport());
-            return Ok(lane);
+        if let Some(shortcut) = shortcut {
+            match shortcut.dial(deadline) {
+                Ok(lane) => {
+                    self.came_up(shortcut.transport());
+                    return Ok(lane);
+                }
+                Err(error) => self.troubled(reason(&error)),
+            }
         }
         let lane = self.dial_tcp(deadline)?;
         self.came_up("tcp");
         Ok(lane)
     }
 
-    fn came_up(&self, transport: &'static str) {
+    pub(crate) fn came_up(&self, transport: &'static str) {
         *self.last_transport.lock().unwrap_or_else(PoisonError::into_inner) = transport;
+        if transport != "tcp" {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// A TCP lane, for words and where there is nothing better. Waits.
@@ -336,10 +337,24 @@ impl Link {
     /// # Errors
     /// The first refusal, or the connection's error once repeating did not help within the deadline.
     pub fn move_now(&self, direction: Direction, parts: &[Part], deadline: Instant) -> Result<(), Failure> {
-        let pieces = cut(parts, WAITED_PIECE_BYTES);
-        let inquiry = inquire(direction, &pieces)?;
-        let asked = inquiry.as_ref().map_or(&[][..], |inquiry| &inquiry.pieces);
         let mut waited = self.take(deadline)?;
+        if let [part] = parts
+            && part.span.len() as u64 <= WAITED_PIECE_BYTES
+            && waited.way == self.ways()
+            && waited.at_once(direction, part, self.epoch())
+        {
+            self.put_back(waited);
+            return Ok(());
+        }
+        let pieces = cut(parts, WAITED_PIECE_BYTES);
+        let inquiry = match inquire(direction, &pieces) {
+            Ok(inquiry) => inquiry,
+            Err(failure) => {
+                self.put_back(waited);
+                return Err(failure);
+            }
+        };
+        let asked = inquiry.as_ref().map_or(&[][..], |inquiry| &inquiry.pieces);
         let mut patience = Patience::until(deadline);
         let (mut fenced, mut damages) = (0, 0);
         let result = loop {
@@ -365,7 +380,11 @@ impl Link {
             let failure = match error {
                 Trouble::Refused(failure) => failure,
                 Trouble::Lane { failure, .. } => {
-                    waited.lane = None;
+                    if let Some(lane) = waited.lane.take()
+                        && lane.driven.transport() != "tcp"
+                    {
+                        self.troubled(failure.detail.clone());
+                    }
                     failure
                 }
             };
@@ -409,8 +428,8 @@ impl Link {
                 self.open_now(waited, piece, epoch, deadline)?;
             }
         }
-        waited.run(Direction::Read, asked, epoch, deadline)?;
-        waited.run(direction, pieces, epoch, deadline)
+        waited.run(Direction::Read, asked, epoch, deadline, None)?;
+        waited.run(direction, pieces, epoch, deadline, Some(&self.moved))
     }
 
     fn open_now(&self, waited: &mut Waited, piece: &Piece, epoch: u64, deadline: Instant) -> Result<(), Trouble> {
@@ -428,9 +447,9 @@ impl Link {
                 let failure = Failure { temporary: true, ..Failure::refused(&self.peer.name, &refusal) };
                 Err(Trouble::Lane { failure, fence: false })
             }
-            Outcome::Refused(refusal) => Err(Trouble::Refused(
-                Failure::refused(&self.peer.name, &refusal).at(&advert.region(), piece.offset),
-            )),
+            Outcome::Refused(refusal) => {
+                Err(Trouble::Refused(Failure::refused(&self.peer.name, &refusal).at(&advert.region(), piece.offset)))
+            }
         }
     }
 
@@ -509,8 +528,23 @@ impl Waited {
         Ok(finished.remove(0).outcome)
     }
 
+    /// Moves one part without a request, if the lane can and the advert is open.
+    fn at_once(&mut self, direction: Direction, part: &Part, epoch: u64) -> bool {
+        let Some(lane) = &mut self.lane else { return false };
+        let Some(handle) = lane.handle(&part.advert, direction, epoch) else { return false };
+        let kind = if direction == Direction::Read { Kind::Read } else { Kind::Write };
+        lane.driven.at_once(kind, handle, part.offset, part.span)
+    }
+
     /// Moves pieces whose adverts are open.
-    fn run(&mut self, direction: Direction, pieces: &[Piece], epoch: u64, deadline: Instant) -> Result<(), Trouble> {
+    fn run(
+        &mut self,
+        direction: Direction,
+        pieces: &[Piece],
+        epoch: u64,
+        deadline: Instant,
+        moved: Option<&Moved>,
+    ) -> Result<(), Trouble> {
         let lane = self.lane.as_mut().expect("the caller made sure of a lane");
         let fence = direction == Direction::Write;
         let (mut next, mut ended) = (0, 0);
@@ -530,16 +564,21 @@ impl Waited {
                 .map_err(|error| Trouble::lane(&error, fence))?;
             for Finished { id, outcome } in finished.drain(..) {
                 ended += 1;
-                if let Outcome::Refused(refusal) = outcome {
-                    let piece = &pieces[usize::try_from(id).expect("an index of ours")];
-                    let region = piece.advert.region();
-                    let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
-                    if refusal.code == Code::BadFrame {
-                        // The peer could not read it, and ends the connection.
-                        return Err(Trouble::Lane { failure, fence });
+                let piece = &pieces[usize::try_from(id).expect("an index of ours")];
+                let Outcome::Refused(refusal) = outcome else {
+                    let carrier = lane.carrier(id);
+                    if let Some(moved) = moved {
+                        moved.add(carrier, piece.length);
                     }
-                    refused.get_or_insert(failure);
+                    continue;
+                };
+                let region = piece.advert.region();
+                let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
+                if refusal.code == Code::BadFrame {
+                    // The peer could not read it, and ends the connection.
+                    return Err(Trouble::Lane { failure, fence });
                 }
+                refused.get_or_insert(failure);
             }
         }
         refused.map_or(Ok(()), |failure| Err(Trouble::Refused(failure)))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use weft_sys::event::{Interest, Poller, Ready, Waker};
 use weft_transport::{Driven, Server, Spin, TransportError};
-use weft_wire::Word;
+use weft_wire::{Advert, Word};
 
 use crate::Failure;
 use crate::link::Link;
@@ -54,8 +54,8 @@ pub struct Job {
     pub held: Vec<Piece>,
     /// The inquiry, whose memory is touched until it is answered.
     pub inquiry: Option<Inquiry>,
-    /// The buffer and the offset it begins at, to be named when it fails; nothing where its caller named none.
-    pub begins: Option<(u64, u64)>,
+    /// Where it begins, to be named when it fails; nothing where its caller named no place.
+    pub begins: Option<(Arc<Advert>, u64)>,
     pub bytes: u64,
     pub after: After,
 }
@@ -82,8 +82,10 @@ pub enum Command {
     Landed { from: Key, receive: u64, length: u64 },
     /// Take a transfer back.
     Cancel(u64),
-    /// A lane came up, or did not.
-    Dialed { link: u64, slot: usize, result: Result<Box<dyn Driven>, TransportError> },
+    /// A lane came up, or did not; `way` is which of the link's ways it was begun for.
+    Dialed { link: u64, slot: usize, way: u64, result: Result<Box<dyn Driven>, TransportError> },
+    /// A link takes another way: lanes of the earlier one on which nothing is outstanding are closed.
+    Turn(u64),
     /// A link is not used any more, and its peer with it where no other link leads there.
     Leave { link: u64, peer: Option<Key> },
 }
@@ -95,7 +97,7 @@ impl Command {
             Self::Move { transfer, .. } | Self::Watch(transfer) | Self::Receive(transfer, _) => Some(transfer),
             Self::Say { transfer, .. } => transfer,
             Self::Met(send, _) => Some(send.transfer),
-            Self::Landed { .. } | Self::Cancel(_) | Self::Dialed { .. } | Self::Leave { .. } => None,
+            Self::Landed { .. } | Self::Cancel(_) | Self::Dialed { .. } | Self::Turn(_) | Self::Leave { .. } => None,
         };
         if let Some(transfer) = transfer {
             transfer.end(Status::Failed(Failure::closed("")));
@@ -325,7 +327,8 @@ impl Core {
                 }
             }
             Command::Cancel(id) => self.give_up(id, None),
-            Command::Dialed { link, slot, result } => self.dialed(link, slot, result),
+            Command::Dialed { link, slot, way, result } => self.dialed(link, slot, way, result),
+            Command::Turn(number) => self.feed(number, Instant::now()),
             Command::Leave { link, peer } => {
                 if let Some(name) = self.tracks.get(&link).map(|track| track.link.peer.name.clone()) {
                     self.fail_all(link, &Failure::closed(&name));

@@ -55,12 +55,14 @@ class ClusterCreated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How a node last measured the way to another."""
+    """How a node last found the way to another. `reasons` say why a better transport is not used."""
 
     node_id: str | int
     transport: str
     rtt_us: float
     tier: str
+    moved_bytes: dict[str, int] = {}
+    reasons: list[str] = []
 
 
 class MemberBody(msgspec.Struct, frozen=True, kw_only=True):
