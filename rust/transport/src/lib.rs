@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod book;
 mod bypass;
 mod channel;
 mod claimed;
@@ -26,7 +27,9 @@ mod tcp_driven;
 mod tcpx;
 mod tls;
 mod upgrade;
+mod waited;
 
+pub use book::zero;
 pub use bypass::Bypass;
 pub use claimed::{ClaimedPages, ClaimedSource, NODES_MAX};
 pub use driven::{Driven, Finished, Forgotten, Outcome, Payload, Submission};
@@ -34,10 +37,10 @@ pub use error::TransportError;
 pub use identity::{Identity, PeerIdentity};
 pub use lane::{Lane, Reply, Request};
 pub use patience::Patience;
-pub use peer::{Opened, Peer, PeerAddress, Tier, zero};
+pub use peer::{Opened, Peer, PeerAddress, Tier};
 pub use region::{RegionSink, RegionSource, RegionSpec};
 pub use serving::{Counters, DESK_TOPICS, Granted, Inbox, Message, MessageSink, Server, ServerConfig, Ticket};
-pub use spin::Spin;
+pub use spin::{SLEEP_SLICE, Spin, Step};
 pub use store::{Extent, PageState, Pages, Store};
 pub use tcp::{ConnectOptions, TcpLane};
 pub use tcp_driven::TcpDriven;

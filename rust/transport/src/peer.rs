@@ -15,6 +15,7 @@ use weft_wire::{
     Code, Flags, Header, Kind, OPENING_BYTES, PAYLOAD_BYTES_MAX, RANGES_MAX, Range, encode_opening, total_bytes,
 };
 
+use crate::book::zero;
 use crate::patience::Patience;
 use crate::tcp::{ConnectOptions, TcpLane};
 use crate::{Identity, Lane, PeerIdentity, Reply, Request, TransportError, Upgrade};
@@ -488,17 +489,6 @@ pub(crate) fn complete(
         });
     }
     lane.fill(&batch.spans, reply.filled, wanted, deadline).map(|_| ())
-}
-
-/// Writes zeros over all of it: what a peer says when it sends no bytes.
-pub fn zero(span: Span) {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let mut done = 0;
-    while done < span.len() {
-        let len = (span.len() - done).min(ZEROS.len());
-        span.part(done, len).expect("within the span").copy_from(&ZEROS[..len]);
-        done += len;
-    }
 }
 
 /// Cuts `ranges` and the memory beside them into frames' worth.
