@@ -42,7 +42,7 @@ $(BUILD)/engines:
 	  else echo "weft: no PostgreSQL server here; the tests of its journal skip (on Debian: apt-get install postgresql)"; fi; }
 	@touch $@
 
-floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http $(BUILD)/floor/unpack
+floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http $(BUILD)/floor/unpack $(BUILD)/floor/copy
 
 $(BUILD)/floor/%: benches/floor/%.c benches/floor/floor.h
 	@mkdir -p $(BUILD)/floor
@@ -67,15 +67,17 @@ $(BUILD)/gpu: constraints-gpu.txt $(BUILD)/tools
 
 test: check $(BUILD)/engines $(BUILD)/gpu  ## everything: Rust, then Python, one closing line
 	@echo "weft: Rust tests"
-	@cargo test --quiet --workspace
+	@cargo test --quiet --workspace --no-run
+	@timeout --kill-after=10 600 cargo test --quiet --workspace || { status=$$?; \
+	  test $$status != 124 || echo "weft: a Rust test did not end; each has deadlines, so this is a defect"; exit $$status; }
 	@echo "weft: Python tests"
 	@$(PYTHON) -m pytest
 
-test-rdma:  ## two endpoints over real verbs, in a small guest whose kernel has RDMA in software; no device needed
+test-rdma:  ## lanes and links over real verbs, in a small guest whose kernel has RDMA in software; no device needed
 	@mkdir -p $(BUILD)
-	@echo "weft: building the test of two endpoints"
-	@cargo test --release --no-run --package weft-verbs --test soft_roce >$(BUILD)/soft_roce.log 2>&1 || { cat $(BUILD)/soft_roce.log; exit 1; }
-	@python3 -m tests.hardware.guest "$$(sed -n 's/.*Executable.*(\(.*\))/\1/p' $(BUILD)/soft_roce.log)"
+	@echo "weft: building the tests over real verbs"
+	@cargo test --release --no-run --package weft-verbs --package weft-engine --test soft_roce >$(BUILD)/soft_roce.log 2>&1 || { cat $(BUILD)/soft_roce.log; exit 1; }
+	@python3 -m tests.hardware.guest $$(sed -n 's/.*Executable.*(\(.*\))/\1/p' $(BUILD)/soft_roce.log)
 
 sim: build  ## SEEDS=200 clusters of 50 machines in virtual time, each judged after every step; SEED=7 begins there
 	@$(PYTHON) -m weft.testing.sim --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weft.client.client import AsyncClient, Client
     from weft.client.cluster import Cluster, connect
     from weft.client.endpoint import Endpoint
+    from weft.client.member import Member
     from weft.client.pager import PagerHandle, start_pager
     from weft.client.region import Region
     from weft.dataplane.endpoint import Advert, Notification, Peer, Registration
@@ -36,6 +37,7 @@ __all__ = [
     "Endpoint",
     "FaultStats",
     "Local",
+    "Member",
     "Notification",
     "PagerHandle",
     "Peer",
@@ -59,6 +61,7 @@ _HOMES: Final = {
     "Endpoint": "weft.client.endpoint",
     "FaultStats": "weft.dataplane.stats",
     "Local": "weft.dataplane.pager",
+    "Member": "weft.client.member",
     "Notification": "weft.dataplane.endpoint",
     "PagerHandle": "weft.client.pager",
     "Peer": "weft.dataplane.endpoint",

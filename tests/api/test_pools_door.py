@@ -350,6 +350,32 @@ def test_a_node_that_is_lost_has_no_adapter_bound() -> None:
     cloud(story)
 
 
+def test_a_node_that_comes_back_with_the_same_word_has_its_adapter_bound_again() -> None:
+    async def story(door: Door) -> None:
+        pool = {**SEED_BEAT["pools"][0], "url": "http://10.0.0.1:8081"}
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        for _ in range(2):
+            await door.ok("POST", BEAT, {"pools": [pool]})
+        door.clock.advance(30_001)
+        await door.coordinator.sweep.look()
+        await door.ok("POST", BEAT, {"pools": [pool]})
+        assert len((await door.ok("GET", "/engines"))["engines"]) == 1
+
+    cloud(story)
+
+
+def test_a_word_that_was_taken_before_is_refused_once_its_pool_is_registered_no_more() -> None:
+    async def story(door: Door) -> None:
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        for _ in range(2):
+            await door.ok("POST", BEAT, SEED_BEAT)
+        await door.ok("POST", "/v2/nodes/register", {**SEED_NODE, "pools": ["pool-1"]})
+        answer = refused(await door("POST", BEAT, SEED_BEAT), 400, "INVALID_PARAMS")
+        assert "pool-0" in answer["message"]
+
+    cloud(story)
+
+
 def test_the_pools_of_a_node_of_weft_come_with_its_own_beats() -> None:
     async def story(door: Door) -> None:
         await door.ok("POST", "/v2/nodes/register", {**SEED_NODE, "node_id": "a"})

@@ -249,6 +249,18 @@ def test_only_the_last_pulse_is_kept_and_no_batch_is_made_of_it(shared_opener: O
     use(shared_opener, story)
 
 
+def test_only_the_last_note_is_kept_and_the_next_life_reads_it(shared_opener: Opener) -> None:
+    async def story(journal: SharedJournal) -> None:
+        assert await journal.last_note() == b""
+        for text in (b"one", b"two", b"three"):
+            await journal.note(text)
+        await journal.pulse(b"alive")
+        assert await journal.last_note() == b"three"
+        assert await journal.tail() == 0
+
+    use(shared_opener, story)
+
+
 def written(directory: Path) -> sqlite3.Connection:
     """A connection to a journal of ten batches that no process holds, to do it harm."""
     use(lambda: SqliteJournal(directory), lambda journal: append_all(journal, LONG.log[:10]))

@@ -6,14 +6,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.ledger.lab import CLUSTER, INTERVAL_MS, POLICY, Chance, Lab, live
+from tests.ledger.lab import CLUSTER, INTERVAL_MS, KEY, POLICY, Chance, Lab, live
 from tests.worlds import coordinator_door, node, seed_node
 from weft.coordinator.app import Limits
 from weft.coordinator.repeats import Cause
 from weft.coordinator.shipping import Shipper
 from weft.coordinator.writer import Writer
+from weft.core.state import state_digest
+from weft.ledger.envelope import Kind, wrap
 from weft.ledger.layer import Cursor, LayerHealth, Scan, commit_to
 from weft.ledger.layers import MemoryLayer
+from weft.ledger.rebuild import Target, rebuild_from_layers
 from weft.model.availability import Acknowledgement, AvailabilityPolicy, ReconcilePolicy, Role, Standing
 from weft.model.batch import seal
 from weft.model.commands import DrainNode
@@ -237,6 +240,60 @@ def test_writes_are_answered_in_time_while_a_list_comes_home_to_a_slow_primary(c
         assert max(waits) < 12.0
         assert len(waits) >= count // 3
         assert sorted(set(lab.positions(P))) == list(range(1, await lab.journal.tail() + 1))
+
+    live(story, roles=[P, S])
+
+
+def test_without_a_fallback_a_write_waits_for_its_turn_and_not_for_the_whole_list() -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve()
+        await lab.found()
+        lab.primary.is_down = True
+        await until(lab, Standing.DEGRADED)
+        for number in range(100):
+            await lab.register(number)
+        lab.primary.is_down, lab.layers[S].is_down = False, True
+        lab.primary.latency_ms = 200
+        await until(lab, Standing.RECOVERING)
+        written, waits = 100, []
+        while lab.standing is Standing.RECOVERING:
+            began_s = lab.loop.time()
+            await lab.register(written)
+            waits.append(lab.loop.time() - began_s)
+            written += 1
+        assert written > 130
+        assert max(waits) < 8.0, "a hundred blobs take a minute"
+        assert sorted(lab.positions(P)) == list(range(1, await lab.journal.tail() + 1))
+        target = Target()
+        await rebuild_from_layers([lab.primary], (KEY.public,), target, lambda _: None)
+        assert state_digest(target.state).hex() == lab.digest()
+
+    live(story, roles=[P, S])
+
+
+def test_a_list_that_does_not_come_home_has_writes_refused_in_time_and_none_waits_unanswered() -> None:
+    async def story(lab: Lab) -> None:
+        policy = POLICY.__class__(interval_ms=INTERVAL_MS, reconcile=ReconcilePolicy(max_retries=100))
+        await lab.serve(policy, Limits(sweep_ms=3_600_000))
+        await lab.found()
+        lab.primary.is_down = True
+        await until(lab, Standing.DEGRADED)
+        for number in range(20):
+            await lab.register(number)
+        lab.primary.is_down, lab.layers[S].is_down = False, True
+        lab.primary.fails_before = Fault.lasting()
+        await until(lab, Standing.RECOVERING)
+        outcomes = []
+        for number in range(4):
+            began_s = lab.loop.time()
+            with pytest.raises((NoLayer, NotAvailableYet)) as refusal:
+                await lab.register(20 + number)
+            outcomes.append((type(refusal.value), lab.loop.time() - began_s <= 26.0))
+        assert outcomes == [(NotAvailableYet, True)] * 2 + [(NoLayer, True)] * 2
+        lab.primary.fails_before.mend()
+        await until(lab, Standing.HEALTHY)
+        await lab.register(30)
+        assert sorted(lab.positions(P)) == list(range(1, await lab.journal.tail() + 1))
 
     live(story, roles=[P, S])
 
@@ -468,7 +525,7 @@ def test_another_batch_in_the_primary_at_the_place_of_ours_does_not_count_as_shi
         await lab.found()
         for number in range(150):
             await lab.register(number)
-        wrapped = lab.availability.shipper.wrapped
+        wrapped = lab.wrapped
         await lab.kill()
         lab.layers[P] = MemoryLayer(lab.clock, Chance("another primary"))
         for sealed in await lab.journal.read(Position(0), 1_000):
@@ -489,7 +546,7 @@ def test_a_deposed_writer_ships_nothing_until_it_reigns_again_and_then_what_is_m
         await lab.serve()
         await lab.found()
         await lab.register(1)
-        writer, wrapped = lab.coordinator.writer, lab.availability.shipper.wrapped
+        writer, wrapped = lab.coordinator.writer, lab.wrapped
         counts, shipped = lab.availability.layers[P].counts, lab.positions(P)
         posted = counts.post_count
         log = Log(lab.log, lab.clock.now_ms)
@@ -524,7 +581,7 @@ def test_a_pending_batch_of_a_log_that_was_given_up_never_reaches_the_primary(tm
         await lab.register(1)
         (sealed,) = await lab.journal.read(Position(1), 1)
         other = seal(msgspec.structs.replace(sealed.batch, at_ms=sealed.batch.at_ms + 1))
-        blob = lab.availability.shipper.wrapped(other)
+        blob = lab.wrapped(other)
         await lab.layers[E].put(blob)
         pending = lab.availability.pending
         for commitment, position in ((commit_to(blob), Position(2)), ("ab" * 32, Position(1_000))):
@@ -545,14 +602,16 @@ def test_another_clusters_batches_are_none_of_ours() -> None:
     async def story(lab: Lab) -> None:
         await lab.serve()
         await lab.found()
-        await lab.register(1)
-        place = lab.availability._place
-        blob = lab.primary._blobs[0][1]
-        (first,) = await lab.journal.read(Position(0), 1)
-        assert place(blob) == (1, first.digest)
-        assert place(b"hello world") is None
-        lab.availability._cluster_id = CLUSTER
-        assert place(blob) is None
+        for number in range(150):
+            await lab.register(number)
+        await lab.kill()
+        lab.layers[P] = MemoryLayer(lab.clock, Chance("another primary"))
+        for sealed in await lab.journal.read(Position(0), 1_000):
+            await lab.primary.put(wrap(KEY, CLUSTER, Kind.BATCH, sealed.batch.position, sealed.body))
+        await lab.serve()
+        await lab.register(150)
+        held, log = set(lab.kept(P)), await lab.journal.read(Position(0), 1_000)
+        assert [sealed.batch.position for sealed in log if commit_to(lab.wrapped(sealed)) not in held] == []
 
     live(story)
 

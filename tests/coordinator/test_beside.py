@@ -172,6 +172,15 @@ def test_a_token_that_is_not_one_of_them_is_bad(token: bytes) -> None:
     assert refusal.value.number == 40_102
 
 
+@pytest.mark.parametrize("header", [b"Bearer fine", b"Bearer  fine ", b"Bearer \tfine"])
+def test_a_token_lets_in_however_its_header_is_spaced_and_whichever_it_is(header: bytes) -> None:
+    gate = Gate(("good", "fine"))
+    assert gate.check(header) == fingerprint(b"Bearer fine")
+    gate.accept(("good",))
+    with pytest.raises(BadToken):
+        gate.check(header)
+
+
 def test_a_gate_that_exempts_this_machine_asks_others() -> None:
     gate = Gate(("good",), loopback_exempt=True)
     for host in ("127.0.0.1", "::1"):

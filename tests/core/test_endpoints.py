@@ -4,10 +4,10 @@ import pytest
 
 from tests.worlds import World, node
 from weft.core.holding import target_generation
-from weft.model.commands import RegisterEndpoint
+from weft.model.commands import AdmitBeat, RegisterEndpoint
 from weft.model.endpoint import EndpointHalf, RdmaHalf, TcpHalf, TransportType
 from weft.model.errors import NodeNotFound
-from weft.model.ids import NodeId
+from weft.model.ids import Incarnation, NodeId
 
 A, B = NodeId("a"), NodeId("b")
 TCP = TcpHalf(address="10.0.0.1", port=50051)
@@ -46,3 +46,32 @@ def test_a_new_endpoint_changes_everybody_s_target() -> None:
     before = target_generation(world.state, B)
     world.do(RegisterEndpoint(node_id=A, half=TCP))
     assert target_generation(world.state, B) > before
+
+
+def beat(world: World, life: int) -> None:
+    world.do(AdmitBeat(node_id=A, incarnation=Incarnation(life)))
+
+
+def test_queue_pairs_end_with_the_life_that_registered_them_and_where_it_listened_stays() -> None:
+    world = World.founded(node("a"), node("b"))
+    for half in (TCP, RDMA):
+        world.do(RegisterEndpoint(node_id=A, half=half))
+    beat(world, 1)
+    endpoint = world.state.endpoints.get(A)
+    assert endpoint is not None
+    assert endpoint.rdma == RDMA, "the first beat of the life that registered ends nothing"
+    before, generation = endpoint.version, target_generation(world.state, B)
+    beat(world, 2)
+    endpoint = world.state.endpoints.get(A)
+    assert endpoint is not None
+    assert (endpoint.preferred, endpoint.tcp, endpoint.rdma) == (TransportType.TCP, TCP, None)
+    assert endpoint.version == before + 1
+    assert target_generation(world.state, B) > generation, "peers hear of it"
+
+
+def test_a_record_of_nothing_but_an_ended_life_s_queue_pair_is_gone() -> None:
+    world = World.founded(node("a"))
+    beat(world, 1)
+    world.do(RegisterEndpoint(node_id=A, half=RDMA))
+    beat(world, 2)
+    assert world.state.endpoints.get(A) is None

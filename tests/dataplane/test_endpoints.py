@@ -178,11 +178,12 @@ def test_what_fails_names_peer_region_offset_and_reason(pair: Pair) -> None:
     registered.release()
     with pytest.raises(ExtentLost) as caught:
         pair.to_owner.read_now(advert, bytearray(10), offset=20)
-    assert caught.value.facts["peer"] == "owner"
-    assert caught.value.facts["region"] == f"buffer-{advert.buffer:016x}"
+    named = {"peer": "owner", "region": f"buffer-{advert.buffer:016x}", "offset": 20, "reason": "extent_lost"}
+    assert caught.value.facts == named
     transfer = pair.to_owner.read(advert, bytearray(10), offset=20)
-    with pytest.raises(ExtentLost):
+    with pytest.raises(ExtentLost) as caught:
         transfer.wait()
+    assert caught.value.facts == named
     assert transfer.state == "failed"
     for _ in range(3):
         with pytest.raises(ExtentLost):

@@ -1,11 +1,11 @@
-"""Boots a small Linux whose kernel speaks RDMA over Ethernet in software, and runs one program in it.
+"""Boots a small Linux whose kernel speaks RDMA over Ethernet in software, and runs programs in it, one after the other.
 
-    python3 -m tests.hardware.guest PROGRAM
+    python3 -m tests.hardware.guest PROGRAM ...
 
-`make test-rdma` hands it the test of two endpoints over real verbs. The guest is a kernel of the distribution, a root
-file system in memory with that program, the verbs library and what both need, and a network device of its own; it
-reaches nothing outside, and nothing outside reaches it. It runs without hardware help, so it runs anywhere, and its
-times say nothing. What is unpacked is kept in `.build/rdma` and made anew when the kernel's version moves on.
+`make test-rdma` hands it the tests over real verbs. The guest is a kernel of the distribution, a root file system in
+memory with those programs, the verbs library and what they need, and a network device of its own; it reaches nothing
+outside, and nothing outside reaches it. It runs without hardware help, so it runs anywhere, and its times say nothing.
+What is unpacked is kept in `.build/rdma` and made anew when the kernel's version moves on.
 """
 
 import gzip
@@ -55,8 +55,10 @@ ip link set wire0 up
 ip addr add 10.77.0.1/24 dev wire0
 rdma link add rxe0 type rxe netdev wire0
 echo "guest: up after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s"
-WEFT_RDMA_REQUIRED=1 RUST_BACKTRACE=1 /program
-echo "guest: the program ended with $?"
+for program in /programs/*; do
+    WEFT_RDMA_REQUIRED=1 RUST_BACKTRACE=1 "$program"
+    echo "guest: the program ended with $?"
+done
 /bin/busybox sync
 /bin/busybox poweroff -f
 """
@@ -68,15 +70,15 @@ class UnmetError(Exception):
 
 def main(arguments: list[str]) -> int:
     """Makes what is missing, boots, and judges by what the program said."""
-    if len(arguments) != 1:
-        print("usage: python3 -m tests.hardware.guest PROGRAM")
+    if not arguments:
+        print("usage: python3 -m tests.hardware.guest PROGRAM ...")
         return 2
     try:
         install()
         release = kernel_release()
         kernel, modules = unpack(release)
         root = BUILD / "initramfs.gz"
-        root.write_bytes(gzip.compress(initramfs(Path(arguments[0]), modules), compresslevel=1))
+        root.write_bytes(gzip.compress(initramfs([Path(name) for name in arguments], modules), compresslevel=1))
     except (UnmetError, subprocess.SubprocessError, OSError) as error:
         print(f"weft: the guest cannot be made: {error}")
         return 1
@@ -87,7 +89,7 @@ def main(arguments: list[str]) -> int:
         if any(UP in line for line in said):
             break
         print("weft: the guest's kernel did not come up")
-    return judge(said)
+    return judge(said, len(arguments))
 
 
 def install() -> None:
@@ -198,17 +200,18 @@ def load_order(base: Path, release: str) -> list[Path]:
     return names
 
 
-def initramfs(program: Path, modules: list[Path]) -> bytes:
+def initramfs(programs: list[Path], modules: list[Path]) -> bytes:
     """The root file system, as the archive the kernel unpacks."""
     archive = Archive()
-    for folder in ("bin", "sbin", "lib", "lib64", "usr", "usr/bin", "usr/lib", "etc", "dev", "modules"):
+    for folder in ("bin", "sbin", "lib", "lib64", "usr", "usr/bin", "usr/lib", "etc", "dev", "modules", "programs"):
         archive.folder(folder)
     archive.folder("usr/lib/x86_64-linux-gnu/libibverbs")
     archive.folder("etc/libibverbs.d")
     # The kernel gives the first process no terminal unless this is there before anything is mounted.
     archive.device("dev/console", 5, 1)
     archive.file("init", INIT.encode(), 0o755)
-    archive.file("program", program.read_bytes(), 0o755)
+    for number, program in enumerate(programs):
+        archive.file(f"programs/{number}", program.read_bytes(), 0o755)
     busybox = shutil.which("busybox")
     if busybox is None:
         raise UnmetError("busybox was installed and is not found")
@@ -216,7 +219,7 @@ def initramfs(program: Path, modules: list[Path]) -> bytes:
     provider = LIBRARIES / "libibverbs" / "librxe-rdmav34.so"
     verbs = LIBRARIES / "libibverbs.so.1"
     needed: set[Path] = set()
-    for binary in (program, Path(COMMANDS[0]), Path(COMMANDS[1]), provider, verbs):
+    for binary in (*programs, Path(COMMANDS[0]), Path(COMMANDS[1]), provider, verbs):
         needed |= libraries(binary)
     for command in COMMANDS:
         archive.file(f"bin/{Path(command).name}", Path(command).read_bytes(), 0o755)
@@ -309,14 +312,16 @@ def boot(kernel: Path, root: Path, deadline_s: int) -> list[str]:
     return said
 
 
-def judge(said: list[str]) -> int:
-    """Green only when the program counted, and nothing failed."""
-    for line in said:
-        if found := re.search(r"soft_roce: (\d+ passed, (\d+) failed)", line):
-            print(found[1])
-            return 0 if found[2] == "0" and any("the program ended with 0" in other for other in said) else 1
-    print("weft: the guest ended before the program did")
-    return 1
+def judge(said: list[str], programs_count: int) -> int:
+    """Green only when every program counted, and nothing failed."""
+    counted = [found for line in said if (found := re.search(r"soft_roce: (\d+) passed, (\d+) failed", line))]
+    ended = [line for line in said if "guest: the program ended with" in line]
+    passed, failed = (sum(int(found[part]) for found in counted) for part in (1, 2))
+    print(f"{passed} passed, {failed} failed")
+    if len(counted) < programs_count or len(ended) < programs_count:
+        print("weft: the guest ended before the programs did")
+        return 1
+    return 0 if failed == 0 and all(line.endswith("with 0") for line in ended) else 1
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from weft.ledger.layer import Commitment
 from weft.ledger.layers import MemoryLayer
 from weft.ledger.router import choose_active
 from weft.model.availability import AvailabilityPolicy, ReconcilePolicy, Role, Standing, Thresholds
+from weft.model.batch import SealedBatch
 from weft.model.commands import Command, FoundCluster
 from weft.model.ids import ClusterId, Position, RequestId
 from weft.receipts import Domain, SigningKey
@@ -57,6 +58,7 @@ class Lab:
         roles: Sequence[Role] = ALL,
         directory: Path | None = None,
         seed: object = 0,
+        is_shared: bool = False,
     ) -> None:
         self.loop = loop or SimulatedLoop()
         self.clock = ProcessClock(self.loop, started_s=500.0)
@@ -68,6 +70,7 @@ class Lab:
         self.availability: Availability = None  # type: ignore[assignment]  # until one is started
         self.coordinator: Coordinator = None  # type: ignore[assignment]
         self._seed = seed
+        self._is_shared = is_shared
 
     @property
     def primary(self) -> MemoryLayer:
@@ -100,6 +103,7 @@ class Lab:
             layers=self.layers,
             availability=policy,
             directory=self.directory,
+            shared=self.journal if self._is_shared else None,
         )
         await self.coordinator.start()
         assert self.coordinator.availability is not None
@@ -138,6 +142,11 @@ class Lab:
             await self.availability.monitor.look(Role.PRIMARY)
             standings.append(self.standing)
         return standings
+
+    def wrapped(self, sealed: SealedBatch) -> bytes:
+        """A small batch as layers keep it."""
+        (blob,) = self.availability._wrap(sealed)
+        return blob
 
     def kept(self, role: Role) -> list[Commitment]:
         """What a layer holds, in its order."""

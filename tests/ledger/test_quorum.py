@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.ledger.stages import CLUSTER, QuorumStage, SystemClock
+from weft.coordinator.layers import check_layers
 from weft.ledger.layer import Commitment, Cursor, LayerHealth, commit_to
 from weft.ledger.layers import EmergencyLayer, HttpxHttp, QuorumLayer, ValidatorAddress
 from weft.ledger.layers.ports import Answer
 from weft.ledger.layers.quorum import threshold_of
-from weft.model.errors import BlobMissing, LayerFailed, LayerRefused, LayerUnknown
+from weft.model.availability import Role
+from weft.model.errors import BlobMissing, LayerFailed, LayerRefused, LayerUnknown, Misconfigured
 from weft.receipts import Domain, PublicKey, SigningKey, validator_statement
 
 DEADLINE_S = 20.0
@@ -223,6 +225,33 @@ def test_the_wrong_token_is_refused_and_not_tried_again(tmp_path: Path) -> None:
             await stage.layer.put(BLOB)
 
     play(tmp_path, story)
+
+
+def test_two_validators_of_one_name_are_refused_at_the_start_and_the_variable_is_named(tmp_path: Path) -> None:
+    async def story(stage: QuorumStage) -> None:
+        await stage.layer.check_members(5_000)
+        await stage.witnesses[3].stop()
+        await stage.layer.check_members(5_000)
+        for witness in stage.witnesses[:2]:
+            await witness.stop()
+            witness._name = "the-host"
+            await witness.start()
+        with pytest.raises(Misconfigured, match="both have the name the-host") as refusal:
+            await check_layers({Role.SECONDARY: stage.layer})
+        assert refusal.value.variable == "QUORUM_VALIDATORS"
+        assert all(witness.running.url in refusal.value.message for witness in stage.witnesses[:2])
+
+    play(tmp_path, story)
+
+
+def test_one_validator_under_two_addresses_is_refused_at_the_start(tmp_path: Path) -> None:
+    async def story(stage: QuorumStage) -> None:
+        twice = stage.witnesses[0].running.url.replace("127.0.0.1", "localhost")
+        stage.layer._validators[1].url = stage.layer._validators[1]._server.url = twice
+        with pytest.raises(Misconfigured, match="both have the key"):
+            await stage.layer.check_members(5_000)
+
+    play(tmp_path, story, pinned=False)
 
 
 def test_validators_under_one_name_are_one_to_a_check_as_they_are_to_a_put(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from weft.core.snapshot import describe, snapshot_bytes
 from weft.core.state import state_digest
 from weft.ledger import MemoryJournal
 from weft.ledger.envelope import Kind, wrap
+from weft.ledger.layer import Cursor, Scan
 from weft.ledger.layers import MemoryLayer
 from weft.ledger.rebuild import JournalTarget, Progress, Target, rebuild_from_journal, rebuild_from_layers
 from weft.ledger.snapshot import seal_snapshot
 from weft.model.batch import SealedBatch
 from weft.model.commands import OpenTerm
-from weft.model.errors import JournalDamaged, JournalTrimmed
+from weft.model.errors import BlobPruned, JournalDamaged, JournalTrimmed
 from weft.model.ids import Position
 from weft.receipts import Domain, SigningKey
 
@@ -107,6 +108,32 @@ def test_a_snapshot_passes_what_was_pruned() -> None:
         assert snapshot_bytes(describe(target.state)) == snapshot_bytes(describe(WORLD.state))
 
 
+class Holed(MemoryLayer):
+    """Has let go of what was first, and says so."""
+
+    async def scan(self, after: Cursor, count_max: int) -> Scan:
+        if not after:
+            raise BlobPruned("gone", layer=self.name, after=str(5))
+        return await super().scan(after, count_max)
+
+
+@pytest.mark.parametrize("has_snapshot", [True, False])
+def test_a_hole_a_layer_tells_of_is_passed_by_a_snapshot_or_shows_in_the_positions(has_snapshot: bool) -> None:
+    async def tell() -> None:
+        layer, target = Holed(FakeClock(), CountingRandom()), Target()
+        for blob in [*blobs_of(LOG), *(seal_snapshot(describe(HALF.state), KEY) if has_snapshot else ())]:
+            await layer.put(blob)
+        await rebuild_from_layers([layer], (KEY.public,), target, lambda _: None)
+        assert state_digest(target.state) == state_digest(WORLD.state)
+
+    if has_snapshot:
+        asyncio.run(tell())
+        return
+    with pytest.raises(JournalDamaged) as damage:
+        asyncio.run(tell())
+    assert damage.value.position == 1
+
+
 def test_a_snapshot_alone_is_where_the_rebuild_ends() -> None:
     target, _ = rebuild(seal_snapshot(describe(WORLD.state), KEY))
     assert state_digest(target.state) == state_digest(WORLD.state)
@@ -138,6 +165,111 @@ def test_of_two_logs_that_go_on_from_one_position_the_one_of_the_later_term_coun
     for mixed in ([*one, *other, *beginning], [*other, *one, *beginning]):
         target, _ = rebuild(mixed)
         assert state_digest(target.state) == state_digest(lived_on.state)
+
+
+def forked(given_up_count: int, lived_on_count: int, *, restarts: int = 0) -> tuple[int, World, World]:
+    """A log that was given up after a position, and the one that was lived on with from there, in a later term."""
+    given_up, lived_on = lived(3), lived(3)
+    fork = len(given_up.log)
+    for number in range(given_up_count):
+        given_up.do(node(f"given-up-{number}"))
+        if number < restarts:
+            given_up.do(OpenTerm(writer=f"restart-{number}", address=""))
+    lived_on.do(OpenTerm(writer="again", address=""))
+    for number in range(lived_on_count):
+        lived_on.do(node(f"lived-on-{number}"))
+    return fork, given_up, lived_on
+
+
+def blobs_of(log: Sequence[SealedBatch]) -> list[bytes]:
+    return [envelope(sealed) for sealed in log]
+
+
+@pytest.mark.parametrize("restarts", [0, 4])
+@pytest.mark.parametrize(("given_up_count", "lived_on_count"), [(1, 0), (6, 2), (2, 6), (5, 0), (4, 4)])
+def test_a_branch_that_was_followed_when_the_later_one_came_to_light_is_left_again(
+    given_up_count: int, lived_on_count: int, restarts: int
+) -> None:
+    fork, given_up, lived_on = forked(given_up_count, lived_on_count, restarts=restarts)
+    one, other = blobs_of(given_up.log), blobs_of(lived_on.log)
+    for contents in ([one, other], [other, one], [one, other[fork:]], [one[:-1], shuffled(other, 5), one[-1:]]):
+        target, told = rebuild(*contents)
+        assert state_digest(target.state) == state_digest(lived_on.state)
+        assert told[-1].position == lived_on.state.marks.position
+
+
+def test_a_branch_whose_first_batch_is_missing_is_refused_by_its_position_and_not_passed_over() -> None:
+    fork, given_up, lived_on = forked(6, 3)
+    with pytest.raises(JournalDamaged, match="another branch") as damage:
+        rebuild(blobs_of(given_up.log), blobs_of(lived_on.log[fork + 1 :]))
+    assert damage.value.position == fork + 1
+
+
+def test_what_is_left_of_a_branch_that_lost_stops_nobody() -> None:
+    fork, given_up, lived_on = forked(6, 3, restarts=5)
+    for rest in (given_up.log[fork : fork + 2], given_up.log[fork:]):
+        target, _ = rebuild(blobs_of(lived_on.log), blobs_of(rest))
+        assert state_digest(target.state) == state_digest(lived_on.state)
+
+
+def test_a_rival_of_the_same_term_that_comes_to_light_late_counts_where_the_log_goes_on_from_it() -> None:
+    never = lived(3)
+    never.do(node("never-committed"))
+    rival, position = never.log[-1], never.log[-1].batch.position
+    for contents in ([[envelope(rival)], blobs_of(LOG)], [blobs_of(never.log), blobs_of(LOG)]):
+        target, _ = rebuild(*contents)
+        assert state_digest(target.state) == state_digest(WORLD.state)
+    with pytest.raises(JournalDamaged, match="two batches claim") as damage:
+        rebuild(blobs_of(never.log), blobs_of(LOG[:position]))
+    assert damage.value.position == position
+    never.do(node("and-on"))
+    with pytest.raises(JournalDamaged, match="two batches claim") as damage:
+        rebuild(blobs_of(never.log), blobs_of(LOG))
+    assert damage.value.position == position
+
+
+def test_a_batch_beside_a_snapshot_that_says_otherwise_is_no_reason_to_guess() -> None:
+    _, given_up, lived_on = forked(2, 2)
+    pieces = seal_snapshot(describe(lived_on.state), KEY)
+    target, _ = rebuild(pieces, blobs_of(given_up.log[-1:]))
+    assert state_digest(target.state) == state_digest(lived_on.state)
+
+
+def test_a_log_is_forked_twice_and_ends_on_what_was_lived_on_with() -> None:
+    first, second, third = lived(3), lived(3), lived(3)
+    first.do(node("first"))
+    for world in (second, third):
+        world.do(OpenTerm(writer="second", address=""))
+        world.do(node("second"))
+    second.do(node("given-up-too"))
+    third.do(OpenTerm(writer="third", address=""))
+    target, _ = rebuild(blobs_of(first.log), blobs_of(second.log), blobs_of(third.log))
+    assert state_digest(target.state) == state_digest(third.state)
+
+
+def test_a_journal_that_was_given_another_branch_is_thrown_away_and_what_was_chosen_needs_no_second_look() -> None:
+    _, given_up, lived_on = forked(5, 2)
+    emptied: list[MemoryJournal] = []
+
+    async def tell() -> None:
+        async def empty() -> MemoryJournal:
+            emptied.append(MemoryJournal())
+            return emptied[-1]
+
+        layers = [MemoryLayer(FakeClock(), CountingRandom()) for _ in range(2)]
+        for layer, world in zip(layers, (given_up, lived_on), strict=True):
+            for blob in blobs_of(world.log):
+                await layer.put(blob)
+        target = JournalTarget(MemoryJournal(), empty)
+        chosen = await rebuild_from_layers(layers, (KEY.public,), target, lambda _: None)
+        assert list(await target.journal.read(Position(0), 100)) == lived_on.log
+        assert len(emptied) == 1
+        again = JournalTarget(MemoryJournal(), empty)
+        await rebuild_from_layers(layers, (KEY.public,), again, lambda _: None, chosen=chosen)
+        assert list(await again.journal.read(Position(0), 100)) == lived_on.log
+        assert len(emptied) == 1, "what others reach is given the log once"
+
+    asyncio.run(tell())
 
 
 def test_a_journal_is_rebuilt_batch_by_batch() -> None:

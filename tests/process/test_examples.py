@@ -46,6 +46,27 @@ def test_blocks_of_a_cache_move_between_two_processes() -> None:
         assert child.lines[0] == "decode fetched 24 blocks, 196608 bytes, by ipc"
 
 
+def test_a_torch_tensor_is_read_in_one_process_and_sent_back_by_it() -> None:
+    pytest.importorskip("torch", reason="torch is not installed; tests/dataplane/test_tensors.py takes the same path")
+    with Crew({"WEFT_SECRET": "a secret for tests"}, without=OWN_SETTINGS) as crew:
+        child = crew.start("example", str(EXAMPLES / "torch_tensor.py"))
+
+        assert child.wait(2 * DEADLINE_S) == 0, child.lines
+        assert child.lines == [
+            "worker read weights of 1048576 bytes, by ipc",
+            "keeper received a gradient of 2097152 bytes from worker",
+        ]
+
+
+def test_without_torch_its_example_says_what_it_needs() -> None:
+    path = str(EXAMPLES / "torch_tensor.py")
+    program = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    told = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert told.returncode == 1
+    assert "pip install torch" in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
 def command(
     pool: Pool, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})
 ) -> "subprocess.CompletedProcess[str]":

@@ -24,8 +24,8 @@ from weft.model.errors import Busy, Failed, TimedOut, WeftError
 
 PROGRAM = Path(__file__).parent / "programs" / "partner.py"
 SIZE = 16 << 20
-# How many random operations; the long form is asked for by name.
-OPERATIONS = int(os.environ.get("WEFT_TEST_OPERATIONS", "1500"))
+# How many random operations; a longer form is asked for by name.
+OPERATIONS = int(os.environ.get("WEFT_TEST_OPERATIONS", "10000"))
 
 pytestmark = pytest.mark.process
 
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.process
 class Met:
     """A partner process, and the way to its memory."""
 
-    def __init__(self, crew: Crew, transport: str) -> None:
-        self.child: Child = crew.start("partner", str(PROGRAM), transport, str(SIZE))
+    def __init__(self, crew: Crew, transport: str, *memory: str) -> None:
+        self.child: Child = crew.start("partner", str(PROGRAM), transport, str(SIZE), *memory)
         _, metadata, advert = self.child.line_with("partner ", 30).split()
         self.endpoint = Endpoint.listen(secret=b"tests", name=f"tests-{random.random()}", transport=transport)
         self.peer: Peer = self.endpoint.connect(bytes.fromhex(metadata))
@@ -48,9 +48,9 @@ def crew() -> Iterator[Crew]:
         yield made
 
 
-@pytest.fixture(params=["tcp", "ipc"])
+@pytest.fixture(params=["tcp", "ipc", "ipc allocated"])
 def met(crew: Crew, request: pytest.FixtureRequest) -> Iterator[Met]:
-    made = Met(crew, request.param)
+    made = Met(crew, *request.param.split())
     yield made
     made.endpoint.close()
 
@@ -267,12 +267,15 @@ def test_a_peer_that_is_stopped_in_the_middle_of_a_write_does_not_keep_a_buffer(
             assert memory == b"mine" * (1 << 18)
 
 
-def test_a_thousand_connections_leave_no_descriptor_thread_or_memory_behind(met: Met) -> None:
-    def held() -> tuple[int, int, int]:
-        fds = len(list(Path("/proc/self/fd").iterdir()))
-        threads = len(list(Path("/proc/self/task").iterdir()))
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+def test_a_thousand_connections_leave_no_descriptor_thread_or_memory_behind_on_either_side(met: Met) -> None:
+    def held(process: int) -> tuple[int, int, int]:
+        home = Path(f"/proc/{process}")
+        fds = len(list((home / "fd").iterdir()))
+        threads = len(list((home / "task").iterdir()))
+        pages = int((home / "statm").read_text().split()[1])
         return fds, threads, pages
+
+    sides = {"this side": os.getpid(), "the peer": met.child.pid}
 
     address = met.peer.address
 
@@ -288,14 +291,16 @@ def test_a_thousand_connections_leave_no_descriptor_thread_or_memory_behind(met:
         once()
         asyncio.run(posted())
     time.sleep(0.3)
-    before = held()
-    for _ in range(450):
+    before = {side: held(process) for side, process in sides.items()}
+    for _ in range(500):
         once()
         asyncio.run(posted())
     deadline = time.monotonic() + 10
-    while (held()[0] > before[0] + 3 or held()[1] > before[1]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    after = held()
-    assert after[0] <= before[0] + 3, f"descriptors: {before[0]} before, {after[0]} after"
-    assert after[1] <= before[1], f"threads: {before[1]} before, {after[1]} after"
-    assert after[2] <= before[2] + 2_000, f"pages: {before[2]} before, {after[2]} after"
+    for side, process in sides.items():
+        fds, threads, pages = before[side]
+        while (held(process)[0] > fds + 3 or held(process)[1] > threads) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        after = held(process)
+        assert after[0] <= fds + 3, f"descriptors of {side}: {fds} before, {after[0]} after"
+        assert after[1] <= threads, f"threads of {side}: {threads} before, {after[1]} after"
+        assert after[2] <= pages + 2_000, f"pages of {side}: {pages} before, {after[2]} after"

@@ -11,7 +11,7 @@ import pytest
 from weft.testing.sim import Outcome, Simulation, SimulationFailedError, main
 
 AGENTS = 8
-STEPS = 200
+STEPS = 240
 
 
 @functools.cache

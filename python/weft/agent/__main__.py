@@ -110,8 +110,8 @@ def _speak_tls(settings: NodeSettings) -> None:
         return
     if settings.name not in names:
         raise Misconfigured(
-            f"WEFT_TLS_CERT is for {', '.join(names)}, and this node is {settings.name}; issue one for it with `weft tls "
-            f"issue DIRECTORY {settings.name}`, or give the node its name with --name",
+            f"WEFT_TLS_CERT is for {', '.join(names)}, and this node is {settings.name}; issue one for it with "
+            f"`weft tls issue DIRECTORY {settings.name}`, or give the node its name with --name",
             variable="WEFT_TLS_CERT",
         )
     _remark(f"other machines are spoken to over TLS only, as {settings.name}")
@@ -129,6 +129,14 @@ def _lend_rdma(lender: Lender) -> RdmaRecord | None:
         return None
     _remark(f"memory is lent over RDMA too ({state.device})")
     return record
+
+
+def _lend_near(lender: Lender) -> None:
+    """Hands memory to processes of this machine. Where that cannot be, they are as far away as all others."""
+    try:
+        lender.lend_near()
+    except WeftError as error:
+        _remark(f"processes of this machine reach memory over TCP too: {error}")
 
 
 def _listener(settings: NodeSettings, store: Store | None) -> Listen:
@@ -153,6 +161,8 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
             incarnation=incarnation,
         )
         rdma = await asyncio.to_thread(_lend_rdma, lender)
+        if os.environ.get("WEFT_TRANSPORT", "").strip() in ("", "ipc"):
+            _lend_near(lender)
         if store is None:
             return NativeMemory(lender, rdma=rdma)
         mint = functools.partial(secrets.randbits, 64)

@@ -1,7 +1,6 @@
 """What a node is started with, checked whole before anything is begun."""
 
 import ipaddress
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -66,7 +65,7 @@ def read_settings(
     lend_bytes = _lent(lend, memory)
     url = config.coordinator_url(coordinator_of(env, coordinator))
     node_id = _named(name_of(env, name, hostname))
-    listen_host = host or _host_for(url, route_to or route_from)
+    listen_host = host or _host_for(url, route_to or config.route_from)
     if not config.is_loopback(listen_host) and config.find_secret(env) is None:
         raise Misconfigured(
             f"other machines reach {listen_host}, and without the cluster's secret nothing keeps them from this node's "
@@ -81,7 +80,7 @@ def read_settings(
         name=node_id,
         lend_bytes=lend_bytes,
         listen_host=listen_host,
-        host=(route_to or route_from)(_host_of(url)) if _is_wildcard(listen_host) else listen_host,
+        host=(route_to or config.route_from)(_host_of(url)) if _is_wildcard(listen_host) else listen_host,
         port_first=port_first,
         port_last=port_last,
         cluster_name=env.get("WEFT_CLUSTER", "").strip() or CLUSTER_NAME,
@@ -95,20 +94,6 @@ def read_settings(
         scrub_every_ms=scrub_every_ms,
         cloud=read_cloud(env, node_id),
     )
-
-
-def route_from(host: str) -> str:
-    """The address of this machine that packets to `host` leave from. Nothing is sent: connecting UDP only routes."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(address)
-            found: str = probe.getsockname()[0]
-            return found
-    except OSError as error:
-        raise Misconfigured(
-            f"there is no way from this machine to {host}: {error.strerror}; give --host", variable="--host"
-        ) from error
 
 
 def _lent(lend: str, memory: MachineMemory) -> int:

@@ -48,6 +48,7 @@ STATUS: Final[dict[type[WeftError], int]] = {
     errors.LayerFailed: 503,
     errors.LayerUnknown: 504,
     errors.LayerRefused: 502,
+    errors.BlobTooLarge: 413,
     errors.BlobMissing: 404,
     errors.BlobDamaged: 502,
     errors.BlobForeign: 502,
@@ -64,9 +65,9 @@ STATUS: Final[dict[type[WeftError], int]] = {
 }
 
 
-TOLD_EVERYWHERE: Final = ("number", "reason")
-"""Facts every family tells, also those whose seed knows no fields: the node seed's 40101 and 40102, and why a 503 was
-answered, by which a client knows whether its request may have been carried out."""
+TOLD_EVERYWHERE: Final = ("number", "reason", "writer")
+"""Facts every family tells, also those whose seed knows no fields: the node seed's 40101 and 40102, why a 503 was
+answered, by which a client knows whether its request may have been carried out, and who writes where one does not."""
 
 INVALID_PARAMS: Final = "INVALID_PARAMS"
 """What the node seed calls a wrong field, which it answers with 400."""

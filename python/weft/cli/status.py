@@ -1,4 +1,4 @@
-"""`weft status`: the nodes and the regions, as a table or as JSON."""
+"""`weft status`: the nodes, how they reach each other, and the regions, as a table or as JSON."""
 
 import click
 import msgspec
@@ -9,7 +9,7 @@ from weft.cli.connection import connect, coordinator_option, json_option
 from weft.cli.failure import failures_as_sentences
 from weft.cli.output import console
 from weft.cli.region import region_table
-from weft.client import ClusterInfo, EndpointInfo, MemberBody, RegionList
+from weft.client import ClusterInfo, EndpointInfo, MemberBody, PeerInfo, RegionList
 from weft.client.sizes import format_size
 from weft.config import join_address
 
@@ -38,6 +38,8 @@ def status(coordinator: str | None, as_json: bool) -> None:
         f"{format_size(shown.regions.free_bytes)} free"
     )
     out.print(_node_table(shown))
+    for reason in _reasons(shown):
+        out.print(reason)
     if shown.regions.regions:
         out.print(region_table(shown.regions.regions))
 
@@ -64,9 +66,26 @@ def _node_table(shown: Status) -> Table:
             format_size(member.free_bytes),
             member.incarnation or "-",
             _age(member),
-            "\n".join(f"{peer.node_id}: {peer.rtt_us:.0f} us, {peer.tier}" for peer in member.peers) or "-",
+            "\n".join(_peer(peer) for peer in member.peers) or "-",
         )
     return table
+
+
+def _peer(peer: PeerInfo) -> str:
+    """How one peer is reached, and what moved by that and by what was used before."""
+    moved = ", ".join(f"{format_size(count)} by {transport}" for transport, count in sorted(peer.moved_bytes.items()))
+    how = f"{peer.node_id}: {peer.transport}, {peer.rtt_us:.0f} us, {peer.tier}"
+    return f"{how}, {moved}" if moved else how
+
+
+def _reasons(shown: Status) -> list[str]:
+    """Why better transports are not used, said by who does not use them."""
+    return [
+        f"{member.node_id}: {reason}"
+        for member in shown.cluster.members
+        for peer in member.peers
+        for reason in peer.reasons
+    ]
 
 
 def _address(endpoint: EndpointInfo | None) -> str:

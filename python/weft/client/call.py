@@ -17,7 +17,16 @@ from weft.api.errors import INVALID_PARAMS
 from weft.api.routes import ROUTES, Route
 from weft.client.flow import Flow, Mint, Pause, Send, now
 from weft.client.ports import Request, Response
-from weft.model.errors import Disconnected, Failed, InvalidField, TimedOut, Unavailable, WeftError, from_code
+from weft.model.errors import (
+    Disconnected,
+    Failed,
+    InvalidField,
+    NotTheWriter,
+    TimedOut,
+    Unavailable,
+    WeftError,
+    from_code,
+)
 from weft.model.policy import REQUEST_MS_MAX
 
 T = TypeVar("T")
@@ -28,6 +37,9 @@ _PAUSE_LONGEST_S = 2.0
 # What a request may take beyond the time the coordinator was asked to wait.
 REQUEST_S = REQUEST_MS_MAX / 1000
 
+
+_OF_THE_ONE_ASKED = frozenset({"show_ready"})
+"""What is asked of one coordinator about itself; another one's answer would be about another one."""
 
 _ROUTES = {route.operation: route for route in ROUTES}
 
@@ -55,23 +67,35 @@ class Call(Struct, Generic[T], frozen=True, kw_only=True):
 def perform(call: Call[T], deadline_s: float) -> Flow[T]:
     """Makes the call, again where that may help, until `deadline_s` on the flow's clock.
 
+    A coordinator that follows names the one that writes, which is asked at once then, under the same id. What if that
+    one is gone, or follows too by now? Then whoever was asked first is asked again, after a pause.
+
     Raises the class the coordinator's code stands for, or the transport's: Unreachable, Disconnected, TimedOut.
     """
     request_id = yield Mint()
     pause_s = _PAUSE_FIRST_S
+    asked: set[str] = set()
+    at: str | None = None
     while True:
         left_s = deadline_s - (yield from now())
         timeout_s = min(left_s, REQUEST_S + call.wait_ms / 1000)
         try:
             if timeout_s <= 0:
                 raise TimedOut(f"there was no time left for {call.route.method} {call.route.path}")
-            response: Response = yield Send(as_request(call, request_id), timeout_s)
+            response: Response = yield Send(as_request(call, request_id, at), timeout_s)
             return parse(call, response)
         except WeftError as error:
             left_s = deadline_s - (yield from now())
+            writer = None if call.operation in _OF_THE_ONE_ASKED else _writer_named(error)
+            if writer is not None and writer not in asked and left_s > 0:
+                asked.add(writer)
+                at = writer
+                continue
+            asked, at = set(), None
             if not error.temporary or left_s <= pause_s:
                 raise
-            if not _fate_is_open(error):
+            # One that follows did nothing, and says nothing of what a writer before it may have done under this id.
+            if not _fate_is_open(error) and not isinstance(error, NotTheWriter):
                 request_id = yield Mint()
         yield Pause(pause_s)
         pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
@@ -89,7 +113,16 @@ def _fate_is_open(error: WeftError) -> bool:
     )
 
 
-def as_request(call: Call[Any], request_id: str) -> Request:
+def _writer_named(error: WeftError) -> str | None:
+    """The address of the coordinator that writes, from one that does not."""
+    if not isinstance(error, NotTheWriter):
+        return None
+    writer = error.facts.get("writer")
+    known = isinstance(writer, str) and writer.startswith(("http://", "https://"))
+    return str(writer).rstrip("/") if known else None
+
+
+def as_request(call: Call[Any], request_id: str, at: str | None = None) -> Request:
     """The request a call becomes."""
     target = call.route.path.format_map({name: quote(value, safe="") for name, value in call.path.items()})
     if call.query:
@@ -101,7 +134,7 @@ def as_request(call: Call[Any], request_id: str) -> Request:
     if call.body is not None:
         headers["content-type"] = "application/json"
         body = msgspec.json.encode(call.body)
-    return Request(method=call.route.method, target=target, headers=headers, body=body)
+    return Request(method=call.route.method, target=target, headers=headers, body=body, at=at)
 
 
 def parse(call: Call[T], response: Response) -> T:

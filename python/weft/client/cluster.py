@@ -19,6 +19,7 @@ from weft.client.coordinator import PATIENCE_S, Coordinator
 from weft.client.endpoint import calling_endpoint
 from weft.client.flow import Flow, run
 from weft.client.http import HttpxHttp
+from weft.client.member import Member, join
 from weft.client.objects import Objects
 from weft.client.ports import Chance, Clock, Http, SystemClock, system_chance
 from weft.client.region import Region
@@ -121,6 +122,15 @@ class Cluster:
                 variable="WEFT_SECRET",
             )
         return found
+
+    def join(self, name: str, *, host: str | None = None, port: int = 0) -> Member:
+        """Makes this process a node of the cluster by this name, whose endpoint others find by it.
+
+        It listens at `host`: without it at the address that packets to the coordinator leave from, at `port` or one of
+        the kernel's choice. Raises ClusterNotFound before somebody founded the cluster (`weft node` does), and
+        IncarnationRetired while another process runs under the name.
+        """
+        return join(self, name, host=host, port=port)
 
     def region(self, name: str, size: int | str | None = None, *, lenders: int | None = None) -> Region:
         """The region of that name.

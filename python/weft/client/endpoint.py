@@ -20,11 +20,11 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
     """Listens at `host`, at a port of the kernel's choice if none is said.
 
     The secret is WEFT_SECRET, or the one in the data directory that processes of one user share; it is made where there
-    is none. Only endpoints that hold the same one can connect. Where WEFT_TLS_CERT and its like name certificates, other
-    machines are spoken to over TLS. Raises `Misconfigured`.
+    is none. Only endpoints that hold the same one can connect. Where WEFT_TLS_CERT and its like name certificates,
+    other machines are spoken to over TLS. Raises `Misconfigured`.
     """
     known = secret or find_secret(os.environ) or create_secret(data_directory(os.environ))
-    congestion, transport = _ways()
+    congestion, transport = ways_asked()
     return dataplane.Endpoint.listen(
         secret=known,
         name=name,
@@ -38,13 +38,13 @@ def Endpoint(  # noqa: N802 - made like a class, and what it gives is one.
 
 def calling_endpoint(*, name: str, secret: bytes, cluster_id: bytes) -> dataplane.Endpoint:
     """One that does not listen, by the same variables: for whoever only reaches nodes. Raises `Misconfigured`."""
-    congestion, transport = _ways()
+    congestion, transport = ways_asked()
     return dataplane.Endpoint.caller(
         secret=secret, name=name, cluster_id=cluster_id, congestion=congestion, transport=transport
     )
 
 
-def _ways() -> tuple[str | None, str | None]:
+def ways_asked() -> tuple[str | None, str | None]:
     """The congestion control and the transport that are asked for; RDMA is taken into use where it may be."""
     congestion = os.environ.get("WEFT_TCP_CONGESTION", "").strip() or None
     transport = os.environ.get("WEFT_TRANSPORT", "").strip() or None

@@ -35,13 +35,13 @@ class HttpxHttp:
         try:
             answer = self._client.request(
                 request.method,
-                request.target,
+                (request.at or "") + request.target,
                 headers=dict(request.headers),
                 content=request.body,
                 timeout=_timeout(timeout_s),
             )
         except (httpx.HTTPError, OSError) as error:
-            raise _failure(error, request, self._url, timeout_s) from error
+            raise _failure(error, request, request.at or self._url, timeout_s) from error
         return _response(answer)
 
     @contextmanager
@@ -51,7 +51,7 @@ class HttpxHttp:
         try:
             with self._client.stream(
                 request.method,
-                request.target,
+                (request.at or "") + request.target,
                 headers=dict(request.headers),
                 content=request.body,
                 timeout=_timeout(quiet_s),
@@ -62,7 +62,7 @@ class HttpxHttp:
             if begun and isinstance(error, OSError):
                 # Of whoever reads the answer, to a file perhaps: none of this file's business.
                 raise
-            raise _failure(error, request, self._url, quiet_s) from error
+            raise _failure(error, request, request.at or self._url, quiet_s) from error
 
     def close(self) -> None:
         """Closes the pool."""
@@ -85,13 +85,13 @@ class AsyncHttpxHttp:
         try:
             answer = await self._client.request(
                 request.method,
-                request.target,
+                (request.at or "") + request.target,
                 headers=dict(request.headers),
                 content=request.body,
                 timeout=_timeout(timeout_s),
             )
         except (httpx.HTTPError, OSError) as error:
-            raise _failure(error, request, self._url, timeout_s) from error
+            raise _failure(error, request, request.at or self._url, timeout_s) from error
         return _response(answer)
 
     @asynccontextmanager
@@ -101,7 +101,7 @@ class AsyncHttpxHttp:
         try:
             async with self._client.stream(
                 request.method,
-                request.target,
+                (request.at or "") + request.target,
                 headers=dict(request.headers),
                 content=request.body,
                 timeout=_timeout(quiet_s),
@@ -112,7 +112,7 @@ class AsyncHttpxHttp:
             if begun and isinstance(error, OSError):
                 # Of whoever reads the answer, to a file perhaps: none of this file's business.
                 raise
-            raise _failure(error, request, self._url, quiet_s) from error
+            raise _failure(error, request, request.at or self._url, quiet_s) from error
 
     async def close(self) -> None:
         """Closes the pool."""

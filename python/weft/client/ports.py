@@ -15,12 +15,16 @@ from msgspec import Struct
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """One HTTP request to the coordinator; `target` is the path with its query."""
+    """One HTTP request to the coordinator; `target` is the path with its query.
+
+    `at` is the address of another coordinator, the one that writes, where a follower named it.
+    """
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes | None
+    at: str | None = None
 
 
 class Response(Struct, frozen=True, kw_only=True):

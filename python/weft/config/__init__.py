@@ -37,6 +37,7 @@ from weft.config.process import (
     read_profile,
     read_token_file,
     read_tokens,
+    route_from,
     split_address,
     split_tokens,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "read_token_file",
     "read_tokens",
     "read_witness_settings",
+    "route_from",
     "split_address",
     "split_tokens",
 ]

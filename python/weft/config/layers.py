@@ -176,7 +176,7 @@ def _quorum(env: Mapping[str, str]) -> QuorumSettings:
         raise Misconfigured(f"{variable} names more than {QUORUM_VALIDATORS_MAX} validators", variable=variable)
     validators = tuple(_validator(entry, variable) for entry in entries)
     keys = [validator.public_key for validator in validators if validator.public_key is not None]
-    if len({validator.url for validator in validators}) < len(validators) or len(set(keys)) < len(keys):
+    if len({validator.url.lower() for validator in validators}) < len(validators) or len(set(keys)) < len(keys):
         raise Misconfigured(f"{variable} names a validator twice, and each counts once", variable=variable)
     percent = count_of(env, "QUORUM_THRESHOLD", QUORUM_THRESHOLD)
     if percent > 100:

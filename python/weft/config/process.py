@@ -17,6 +17,7 @@ What the cloud profile adds is read by `read_profile`. docs/operations.md lists 
 import ipaddress
 import os
 import secrets
+import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -308,6 +309,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def route_from(host: str) -> str:
+    """The address of this machine that packets to `host` leave from. Nothing is sent: connecting UDP only routes."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)
+            found: str = probe.getsockname()[0]
+            return found
+    except OSError as error:
+        raise Misconfigured(
+            f"there is no way from this machine to {host}: {error.strerror}; give --host", variable="--host"
+        ) from error
 
 
 def join_address(host: str, port: int) -> str:

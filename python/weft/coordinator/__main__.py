@@ -28,7 +28,7 @@ from weft.config import (
 )
 from weft.coordinator.app import Coordinator, Limits
 from weft.coordinator.handoffs import HandoffWatch
-from weft.coordinator.layers import choose_layers, open_layers
+from weft.coordinator.layers import check_layers, choose_layers, open_layers
 from weft.coordinator.rebuilding import JOURNAL
 from weft.coordinator.restoring import restore_from_journal, restore_from_layers, told_now_and_then
 from weft.coordinator.tokens import TokenFile
@@ -151,6 +151,7 @@ async def _serve(settings: CoordinatorSettings, listener: socket.socket, clock: 
         directory=None if place.kind is JournalKind.MEMORY else settings.data_dir,
     )
     try:
+        await check_layers(layers)
         await coordinator.start()
     except BaseException:
         await journal.close()

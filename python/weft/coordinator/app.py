@@ -177,6 +177,7 @@ class Coordinator:
                 clock,
                 log,
                 self.metrics,
+                shared=shared,
                 available_ms_max=limits.available_ms_max,
             )
         self._acknowledgement = availability.acknowledgement
@@ -325,6 +326,12 @@ class Coordinator:
             task.result()
         raise Failed("this coordinator writes no more: another has begun a newer term; its name is in the log above")
 
+    def _hears(self) -> bool | None:
+        """Whether this one, while it follows, hears of a writer; None while it does not follow."""
+        if self._terms is None or self.writer.reigns or self.writer.is_closing:
+            return None
+        return self._terms.hears
+
     def _on_begun(self) -> None:
         """This coordinator reigns from now on, and has heard nobody: every node and every lease begins anew."""
         if self._beats.is_attended:
@@ -381,7 +388,7 @@ class Coordinator:
         writer, beats, changes = self.writer, self._beats, self._changes
         placing = Placing(writer, self._roster, self._observations)
         clusters = Clusters(writer, beats)
-        doors = LayerDoors(writer, self.availability, self._clock, self._acknowledgement, __version__)
+        doors = LayerDoors(writer, self.availability, self._clock, self._acknowledgement, __version__, self._hears)
         endpoints = Endpoints(writer)
         regions = Regions(writer, beats, changes)
         objects = Objects(writer, self.healer, self._roster)

@@ -8,23 +8,24 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from weft.coordinator.homenote import HomeNote
 from weft.coordinator.ports import Clock
 from weft.coordinator.shipping import Shipper
-from weft.ledger import Journal
+from weft.ledger import Journal, SharedJournal
 from weft.ledger.board import Board
 from weft.ledger.consistency import Consistency, compare
-from weft.ledger.envelope import NO_CLUSTER, Kind, unwrap, wrap
-from weft.ledger.layer import Layer, commit_to
+from weft.ledger.envelope import NO_CLUSTER
+from weft.ledger.layer import Commitment, Layer, commit_to
 from weft.ledger.meter import MeteredLayer
 from weft.ledger.monitor import Monitor
+from weft.ledger.parts import find_blob, wrap_batch
 from weft.ledger.pending import PendingList
 from weft.ledger.proven import ProvenLayer
 from weft.ledger.reconciler import Reconciler
 from weft.ledger.router import Placed, Router, choose_active
 from weft.model.availability import AvailabilityPolicy, PendingBlob, Role
 from weft.model.batch import SealedBatch
-from weft.model.canonical import Digest, log_digest
-from weft.model.errors import BlobForeign, Failed, JournalFailed
+from weft.model.errors import Failed, JournalFailed
 from weft.model.ids import ClusterId, Position
 from weft.model.policy import AVAILABLE_MS_MAX, CONSISTENCY_BATCHES_MAX, DRAIN_MS_MAX
 from weft.receipts import SigningKey
@@ -45,9 +46,11 @@ class Availability:
         log: Log,
         metrics: Metrics,
         *,
+        shared: SharedJournal | None = None,
         available_ms_max: int = AVAILABLE_MS_MAX,
         finish_ms_max: int = DRAIN_MS_MAX // 2,
     ) -> None:
+        """`shared` is the journal once more where other coordinators reach it."""
         assert Role.PRIMARY in layers, "what is a fallback falls back from something"
         self._key = key
         self._journal = journal
@@ -81,10 +84,10 @@ class Availability:
             self.pending,
             journal,
             self._wrap,
-            self._place,
             policy,
             log,
             metrics,
+            home=None if shared is None else HomeNote(shared, names[Role.PRIMARY], log),
             available_ms_max=available_ms_max,
         )
         metrics.gauges(
@@ -119,7 +122,9 @@ class Availability:
         """The consistency report: bytes on both sides, and the end of the log in the primary."""
         newest = await self.shipper.newest(CONSISTENCY_BATCHES_MAX)
         waiting = {blob.position for blob in await self.pending.read(0, CONSISTENCY_BATCHES_MAX)}
-        batches = [commit_to(self._wrap(sealed)) for sealed in newest if sealed.batch.position not in waiting]
+        batches = [
+            commit_to(blob) for sealed in newest if sealed.batch.position not in waiting for blob in self._wrap(sealed)
+        ]
         return await compare(self.router, self.pending, batches)
 
     def _counted(self) -> dict[tuple[str, ...], float]:
@@ -129,17 +134,22 @@ class Availability:
             for kind in ("post", "get", "error", "health_check", "retry")
         }
 
-    def _wrap(self, sealed: SealedBatch) -> bytes:
-        batch = sealed.batch
-        return wrap(self._key, batch.cluster_id, Kind.BATCH, batch.position, sealed.body)
+    def _wrap(self, sealed: SealedBatch) -> list[bytes]:
+        return wrap_batch(self._key, sealed, self.router.blob_bytes_max)
 
-    async def _recall(self, position: Position) -> bytes | None:
-        """A batch as layers keep it, from the journal; None where the journal has it no longer, or does not answer."""
+    async def _recall(self, position: Position, commitment: Commitment | None) -> list[bytes]:
+        """A blob of a batch, or all that it goes in now, from the journal; nothing where the journal does not answer,
+        or has it no longer."""
         try:
             run = await self._journal.read(Position(position - 1), 1)
         except JournalFailed:
-            return None
-        return self._wrap(run[0]) if run else None
+            return []
+        if not run:
+            return []
+        if commitment is None:
+            return self._wrap(run[0])
+        blob = find_blob(self._key, run[0], commitment, self.router.blob_bytes_max)
+        return [] if blob is None else [blob]
 
     async def _is_of_log(self, blob: PendingBlob) -> bool:
         """Whether the batch of a pending blob is the journal's. One that was trimmed cannot be compared and counts."""
@@ -149,20 +159,12 @@ class Availability:
         if position > await self._journal.tail():
             return False
         (sealed,) = await self._journal.read(Position(position - 1), 1)
-        return commit_to(self._wrap(sealed)) == blob.commitment
-
-    def _place(self, blob: bytes) -> tuple[Position, Digest] | None:
-        try:
-            envelope = unwrap(blob, (self._key.public,), self._cluster_id)
-        except BlobForeign:
-            return None
-        if envelope.kind is not Kind.BATCH:
-            return None
-        return Position(envelope.sequence), log_digest(envelope.payload)
+        return find_blob(self._key, sealed, blob.commitment, self.router.blob_bytes_max) is not None
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.monitor.run(), name="monitor")
             group.create_task(self.reconciler.run(), name="reconciler")
             group.create_task(self.shipper.run(), name="shipper")
+            group.create_task(self.shipper.tell_home(), name="home note")
         raise Failed("availability ended by itself")

@@ -8,6 +8,7 @@ from weft.coordinator.writer import Writer
 from weft.core.beat import Report
 from weft.core.cluster import existing_cluster
 from weft.core.holding import target_extents, target_generation
+from weft.core.node import existing_node
 from weft.model.errors import WeftError
 from weft.model.ids import Generation, NodeId, RegionId, parse_incarnation, parse_node_id
 from weft.serve import Call
@@ -40,7 +41,7 @@ class Beating:
             raise
         self._pools.chronicle.count("heartbeat", node_id, "ok")
         if seen.pools is not None:
-            self._pools.take_pools(node_id, seen.pools)
+            self._pools.take_pools(existing_node(self._writer.state, node_id), seen.pools)
         wait_ms = body.wait_ms
         if seen.store is None:
             self._healer.keeps_nothing(node_id)

@@ -12,7 +12,7 @@ one node never holds more than one.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from weft.api.bodies.beat import PeerReport
 from weft.coordinator.changes import Changes
@@ -40,6 +40,9 @@ from weft.model.events import (
 )
 from weft.model.ids import Generation, Incarnation, NodeId, RegionId
 from weft.model.node import Node, NodeStatus
+
+_ADMITTED_ANEW: Final = (NodeStatus.JOINING, NodeStatus.OFFLINE)
+"""Where a beat is a fact, and not only one more observation."""
 
 
 class Heard(NamedTuple):
@@ -210,17 +213,18 @@ class Beats:
         now_ms = self._clock.monotonic_ms()
         return now_ms - self._known_at_ms.get(region_id, now_ms)
 
-    async def hear_of(self, node_id: NodeId) -> None:
-        """Take in a beat of the pools door, which names no life. Raises `NodeNotFound`."""
+    async def hear_of(self, node_id: NodeId) -> Node:
+        """Take in a beat of the pools door, which names no life. The node as it is now; raises `NodeNotFound`."""
         writer = self._writer
         assert writer is not None, "beats are attended to"
         node = existing_node(writer.state, node_id)
-        if node.status in (NodeStatus.JOINING, NodeStatus.OFFLINE) or not node.is_watched:
+        if node.status in _ADMITTED_ANEW or not node.is_watched:
             command = AdmitBeat(node_id=node_id, incarnation=None)
             await writer.submit(command, internal_cause(f"beat:{node_id}"))
-            existing_node(writer.state, node_id)
+            node = existing_node(writer.state, node_id)
         self._mark_heard(node_id)
         self._changes.notice()
+        return node
 
     async def hear(
         self,

@@ -21,6 +21,8 @@ class Changes:
 
     def notice(self) -> None:
         """Have everybody look again."""
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():

@@ -60,13 +60,13 @@ class Chronicle:
 
     def count(self, operation: str, node_id: str | None, outcome: str) -> None:
         """Count how a call ended."""
-        if operation == "registration":
+        if operation == "heartbeat":
+            known = node_id is not None and node_id in self._state().nodes
+            self._heartbeats.add(1, node_id if known and node_id is not None else UNKNOWN, outcome)
+        elif operation == "registration":
             self._registrations.add(1, outcome)
         elif operation == "deregistration":
             self._deregistrations.add(1, outcome)
-        elif operation == "heartbeat":
-            known = node_id is not None and NodeId(node_id) in self._state().nodes
-            self._heartbeats.add(1, node_id if known and node_id is not None else UNKNOWN, outcome)
 
     def tell(self, what: str, node_id: NodeId, call: Call, **fields: Any) -> None:
         """Say what a call did to a node, and whose call it was."""

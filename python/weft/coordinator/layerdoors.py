@@ -6,9 +6,10 @@ asks a layer but the routes that are about bytes.
 
 import binascii
 import re
+from collections.abc import Callable
 from typing import Final
 
-from weft.api.bodies.cluster import HealthBody
+from weft.api.bodies.cluster import HealthBody, RoleInCluster
 from weft.api.bodies.ledger import (
     BlobInfo,
     BlobPosted,
@@ -49,6 +50,7 @@ _STATUS: Final[dict[Standing, StatusName]] = {
     Standing.RECOVERING: "primary_degraded",
     Standing.UNAVAILABLE: "unavailable",
 }
+_FOLLOWING: Final = {True: "healthy (following)", False: "degraded (following)"}
 _UNCONFIGURED: Final = "no availability layer is configured; set USE_MOCK_DA=true, or DA_RPC_URL and DA_NAMESPACE"
 
 
@@ -62,7 +64,10 @@ class LayerDoors:
         clock: Clock,
         acknowledgement: Acknowledgement,
         version: str,
+        hears: Callable[[], bool | None],
     ) -> None:
+        """`hears` says whether a coordinator that follows another hears of it; None of one that does not."""
+        self._hears = hears
         self._writer = writer
         self._availability = availability
         self._clock = clock
@@ -169,16 +174,22 @@ class LayerDoors:
 
     async def show_health(self, call: Call) -> HealthBody:  # noqa: ARG002
         """GET /health."""
-        now, state = self._now(), self._writer.state
+        hears, state = self._hears(), self._writer.state
+        role: RoleInCluster = "writer" if self._writer.is_writing else "stopping" if hears is None else "follower"
+        # A follower ships nothing and looks at no layer; what its board says is of a life it may have had before.
+        now = None if role == "follower" else self._now()
+        ledger = state.ledger
         return HealthBody(
-            status=self._spell_health(now),
+            status=self._spell_health(now) if role != "follower" else _FOLLOWING[bool(hears)],
+            role=role,
+            writer="" if ledger is None else ledger.address or ledger.writer,
             cluster_active=state.cluster is not None,
             version=self._version,
             position=state.marks.position,
             da_available=now is not None and now.active is not None,
             da_health=None if now is None else _spell_layer_health(now),
             da_state=None if now is None else now.standing.value,
-            metrics=self._active_metrics(),
+            metrics=DaMetrics() if now is None else self._active_metrics(),
         )
 
     async def show_ready(self, call: Call) -> ReadyBody:  # noqa: ARG002

@@ -27,6 +27,7 @@ from weft.ledger.layers import (
 )
 from weft.model.availability import Role
 from weft.model.errors import InvalidField, NoLayer
+from weft.model.policy import PROBE_MS_MAX
 from weft.receipts import PublicKey, SigningKey
 
 ARCHIVE: Final = "celestia"
@@ -43,6 +44,9 @@ def open_layers(
     A layer that needs an archive beside it has it in `directory`.
     """
     layers: dict[Role, Layer] = {}
+    if settings == LayerSettings() or settings == LayerSettings(primary=MockSettings()):
+        # Nobody is asked over a network; what that takes is neither imported nor made.
+        return {Role.PRIMARY: MemoryLayer(clock, random)} if settings.primary is not None else {}
     http = HttpxHttp()
     if isinstance(settings.primary, MockSettings):
         layers[Role.PRIMARY] = MemoryLayer(clock, random)
@@ -53,6 +57,13 @@ def open_layers(
     if settings.emergency is not None:
         layers[Role.EMERGENCY] = _emergency(settings.emergency, http, clock)
     return layers
+
+
+async def check_layers(layers: Mapping[Role, Layer]) -> None:
+    """See that what is configured can be, as far as layers answer. Raises `Misconfigured`, naming the variable."""
+    for layer in layers.values():
+        if isinstance(layer, QuorumLayer):
+            await layer.check_members(PROBE_MS_MAX)
 
 
 def choose_layers(layers: Mapping[Role, Layer], names: str) -> list[Layer]:

@@ -13,11 +13,11 @@ from typing import Final
 
 from weft.core.state import State
 from weft.ledger import Journal
-from weft.ledger.envelope import Kind, wrap
-from weft.ledger.layer import commit_to
+from weft.ledger.parts import find_blob
 from weft.ledger.pending import FILE_NAME, SHIPPED, PendingList
 from weft.model.errors import JournalFailed
 from weft.model.ids import Position
+from weft.model.policy import LAYER_BLOB_BYTES_MAX
 from weft.receipts import SigningKey
 
 _PAGE: Final = 256
@@ -82,8 +82,7 @@ async def _read(
                 strange.append(entry.commitment)
             elif journal is not None and 0 < oldest <= entry.position:
                 (sealed,) = await journal.read(Position(entry.position - 1), 1)
-                blob = wrap(key, sealed.batch.cluster_id, Kind.BATCH, entry.position, sealed.body)
-                if commit_to(blob) != entry.commitment:
+                if find_blob(key, sealed, entry.commitment, LAYER_BLOB_BYTES_MAX) is None:
                     strange.append(entry.commitment)
     return known, strange
 

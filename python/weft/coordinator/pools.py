@@ -26,7 +26,7 @@ from weft.coordinator.beats import Beats
 from weft.coordinator.bindings import Binding, Bindings
 from weft.coordinator.causes import cause_of
 from weft.coordinator.chronicle import Chronicle
-from weft.coordinator.observations import Observations
+from weft.coordinator.observations import Observations, Word
 from weft.coordinator.ports import Clock
 from weft.coordinator.replays import ReplayGuard
 from weft.coordinator.writer import Writer
@@ -37,7 +37,6 @@ from weft.model.events import NodeRegistered
 from weft.model.ids import NodeId, parse_node_id
 from weft.model.node import Node, NodeStatus
 from weft.model.policy import REQUEST_MS_MAX
-from weft.model.pool import PoolSnapshot
 from weft.serve import Call, Handler
 from weft.telemetry import Log
 
@@ -117,6 +116,7 @@ class PoolNodes:
         self._cluster_name = cluster_name
         self._log = log
         self._strangers: dict[NodeId, frozenset[str]] = {}
+        self._beat_due = HeartbeatReply(next_heartbeat_ms=beats.patience.beat_ms)
 
     def closed(self, route: Route) -> Handler:
         """What answers a route of the cloud profile in the home profile: its refusal, whatever else is wrong."""
@@ -150,17 +150,17 @@ class PoolNodes:
         """POST /v2/nodes/{node_id}/heartbeat."""
         node_id = parse_node_id(call.path["node_id"])
         node = self._existing(node_id)
-        strangers = sorted(_unregistered(node, (pool.pool_id for pool in call.body.pools)))
-        if strangers:
+        pools = call.body.pools
+        if not self._observations.knows(node, pools) and (strangers := _unregistered(node, pools)):
+            named = ", ".join(sorted(strangers))
             raise InvalidField(
-                f"pools: node {node_id} registered without {', '.join(strangers)}; register again to add pools",
+                f"pools: node {node_id} registered without {named}; register again to add pools",
                 field="pools",
                 node_id=node_id,
             )
         self._replays.check(node_id, call.body.timestamp)
-        await self._beats.hear_of(node_id)
-        self.take_pools(node_id, call.body.pools)
-        return HeartbeatReply(next_heartbeat_ms=self._beats.patience.beat_ms)
+        self.take_pools(await self._beats.hear_of(node_id), pools)
+        return self._beat_due
 
     @_counted("deregistration")
     async def deregister(self, call: Call) -> None:
@@ -197,19 +197,26 @@ class PoolNodes:
             ]
         )
 
-    def take_pools(self, node_id: NodeId, pools: list[PoolBody]) -> None:
+    def take_pools(self, node: Node, pools: list[PoolBody]) -> None:
         """A node described its pools, in a beat at whichever door: what it does not name it does not have.
 
         A node that registered its pools has those and no others. The pools door refuses a beat with others; here they
         are left out, with a line that says so once, because the beat is about the node's memory too.
         """
-        snapshots = self._registered(node_id, [body_to_pool(pool) for pool in pools])
-        self._observations.see_pools(node_id, snapshots)
+        node_id = node.node_id
+        if self._observations.knows(node, pools):
+            self._observations.see_again(node_id)
+            return
+        kept = self._registered(node, pools)
+        snapshots = [body_to_pool(pool) for pool in kept]
+        # A word that was not taken whole is read again each time, so that the pools door refuses it each time.
+        word = Word(node, pools) if len(kept) == len(pools) else None
+        self._observations.see_pools(node_id, snapshots, word)
         self._bindings.see(node_id, snapshots)
 
-    def _registered(self, node_id: NodeId, pools: list[PoolSnapshot]) -> list[PoolSnapshot]:
-        nodes = self._writer.state.nodes
-        strangers = _unregistered(nodes.get(node_id), (pool.pool_id for pool in pools))
+    def _registered(self, node: Node, pools: list[PoolBody]) -> list[PoolBody]:
+        node_id, nodes = node.node_id, self._writer.state.nodes
+        strangers = _unregistered(node, pools)
         if strangers != self._strangers.get(node_id, frozenset()):
             self._strangers[node_id] = strangers
             # As many as there are nodes, so that names that come and go leave nothing behind.
@@ -254,11 +261,11 @@ class PoolNodes:
         )
 
 
-def _unregistered(node: Node | None, pool_ids: Iterable[str]) -> frozenset[str]:
+def _unregistered(node: Node, pools: Iterable[PoolBody]) -> frozenset[str]:
     """The pools among these that a node registered without. One that did not register its pools has what it says."""
-    if node is None or node.engines is None:
+    if node.engines is None:
         return frozenset()
-    return frozenset(pool_ids) - {*node.engines.pool_ids}
+    return frozenset([pool.pool_id for pool in pools]).difference(node.engines.pool_ids)
 
 
 async def _node_named(call: Call, route: Route) -> str | None:

@@ -144,7 +144,7 @@ async def _fill_shared(
             )
         # A dry run first: an engine others reach is not filled with half a log.
         seen = Target()
-        await rebuild_from_layers(layers, (key.public,), seen, tell)
+        chosen = await rebuild_from_layers(layers, (key.public,), seen, tell)
         names = ", ".join(layer.name for layer in layers)
         list_aside = await check_list(directory, seen.state, None, key, names, forced=forced)
 
@@ -152,7 +152,7 @@ async def _fill_shared(
             raise JournalFailed(f"what {place.shown} was given cannot be taken back; empty it and begin again")
 
         target = JournalTarget(journal, as_it_is)
-        await rebuild_from_layers(layers, (key.public,), target, tell)
+        await rebuild_from_layers(layers, (key.public,), target, tell, chosen=chosen, base=seen.began_at)
         snapshots.open()
         snapshots.write(describe(target.state, target.answered))
         return _restored(target, "", list_aside)

@@ -8,7 +8,8 @@ A batch's envelope is the same bytes whoever makes it, and so is its commitment.
 A batch reaches the primary before the next one does. During an outage batches go to a fallback and onto the pending
 list. While that list is being brought home, a new batch goes behind it: to the fallback again as long as the list is
 long, one for every two that came home, so that the list always grows shorter; held back for the last few; to the
-primary when it is empty.
+primary when it is empty. Where no fallback is well its turn takes it to the primary, ahead of what still waits: nobody
+waits for a whole list, and readers go by the position in a batch.
 
 What does a caller hear? With no layer that can take a write, 503, before anything was decided. With a batch or two on
 their way already, the next commands wait uncommitted for as long as an append may take, then 503 and nothing happened.
@@ -16,22 +17,23 @@ What was committed and has not reached a layer in time is 504 with its position:
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from weft.coordinator.homenote import HomeNote
 from weft.ledger import Journal
 from weft.ledger.board import Board, Routing
 from weft.ledger.envelope import NO_CLUSTER, OVERHEAD_BYTES
 from weft.ledger.layer import Commitment, commit_to
 from weft.ledger.pending import SHIPPED, PendingList
 from weft.ledger.reconciler import Reconciler
-from weft.ledger.router import Router
+from weft.ledger.router import Router, spell_failure
 from weft.model.availability import Acknowledgement, AvailabilityPolicy, Role
 from weft.model.batch import SealedBatch
-from weft.model.canonical import Digest
 from weft.model.errors import (
     BlobDamaged,
     BlobMissing,
+    BlobTooLarge,
     JournalFailed,
     LayerFailed,
     NoLayer,
@@ -41,16 +43,15 @@ from weft.model.errors import (
 from weft.model.ids import ClusterId, Position
 from weft.model.policy import (
     AVAILABLE_MS_MAX,
+    HOME_NOTE_MS,
     PUT_AGAIN_MS,
     SHIPPED_AHEAD_BATCHES_MAX,
     SHIPPED_NOTE_BATCHES,
 )
 from weft.telemetry import Log, Metrics
 
-Wrap = Callable[[SealedBatch], bytes]
-"""A batch as it goes to a layer. The same batch gives the same bytes."""
-Place = Callable[[bytes], tuple[Position, Digest] | None]
-"""Where in the log the batch of a blob says it is, and its digest; None when the blob has none of this cluster's."""
+Wrap = Callable[[SealedBatch], list[bytes]]
+"""A batch as it goes to layers: one blob, or several where no layer would take one so large."""
 
 _TURNS: Final = 2
 """Blobs that come home for each new batch that is let in behind them."""
@@ -58,6 +59,8 @@ _HELD_SHARE: Final = 4
 """A write is held for the last few blobs no longer than one part in so many of what its answer may take."""
 _FRESH_MAX: Final = 2 * SHIPPED_AHEAD_BATCHES_MAX
 """Batches kept at hand from the writer; the journal has the others."""
+_CUTS_MAX: Final = 8
+"""So often is a batch cut smaller: from the largest blob to the smallest a layer may take, by halves, is less."""
 _READ_BATCHES: Final = 64
 """Batches compared at once with what the primary has; with the largest ones that is what a start can hold."""
 
@@ -73,16 +76,17 @@ class Shipper:
         pending: PendingList,
         journal: Journal,
         wrap: Wrap,
-        place: Place,
         policy: AvailabilityPolicy,
         log: Log,
         metrics: Metrics,
         *,
+        home: HomeNote | None = None,
         available_ms_max: int = AVAILABLE_MS_MAX,
     ) -> None:
+        """`home` is where coordinators that share the journal tell each other how far the primary holds it."""
+        self._home = home
         self._router, self._board, self._reconciler = router, board, reconciler
         self._pending, self._journal, self._wrap, self._policy = pending, journal, wrap, policy
-        self._place = place
         self._log = log
         self._available_ms_max = available_ms_max
         self._committed = self._shipped = self._inherited = self._noted = Position(0)
@@ -126,8 +130,7 @@ class Shipper:
         if self._shipped + 1 < oldest:
             self._log.warning("the journal does not reach back to what was shipped last", first=oldest)
             self._noted = self._shipped = Position(oldest - 1)
-        if position - self._shipped > SHIPPED_NOTE_BATCHES:
-            await self._read_primary(position)
+        await self._find_place(position)
         self._inherited = max(self._inherited, position)
         self._committed = max(self._committed, position)
         self._is_begun = True
@@ -175,7 +178,10 @@ class Shipper:
 
     async def reached(self, position: Position) -> None:
         """Return when a position is available. Raises `NotAvailableYet` when it is not in time."""
-        if position <= self._shipped or self._policy.acknowledgement is Acknowledgement.COMMITTED:
+        if self._policy.acknowledgement is Acknowledgement.COMMITTED:
+            return
+        if position <= self._shipped:
+            self._refuse_behind_stuck(position)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[future] = position
@@ -183,10 +189,21 @@ class Shipper:
             await asyncio.wait({future}, timeout=self._available_ms_max / 1_000)
         finally:
             del self._waiting[future]
+        self._refuse_behind_stuck(position)
         if position > self._shipped:
             raise NotAvailableYet(
                 f"position {position} is committed, and no availability layer holds it yet; it will be put there. "
                 "Repeating the request under its Weft-Request-Id waits on",
+                position=position,
+            )
+
+    def _refuse_behind_stuck(self, position: Position) -> None:
+        """What comes after a batch that no layer takes cannot be rebuilt from layers, so it is not available either."""
+        stuck = self._pending.homeless_position
+        if stuck is not None and stuck <= position:
+            raise NotAvailableYet(
+                f"position {position} is committed, and no layer takes the batch at position {stuck}, which is on the "
+                "list of stuck ones; see `weft ledger stuck`, and have it tried again once a layer takes it",
                 position=position,
             )
 
@@ -197,10 +214,10 @@ class Shipper:
             try:
                 if self._is_behind:
                     self._is_behind = False
-                    if self._inherited - self._shipped > SHIPPED_NOTE_BATCHES:
-                        await self._read_primary(self._inherited)
-                        self._count_unshipped()
-                        continue
+                    await self._find_place(self._inherited)
+                    self._answer(self._shipped)
+                    self._count_unshipped()
+                    continue
                 sealed = await self._next()
                 await self._ship(sealed)
             except (JournalFailed, PendingFailed) as error:
@@ -217,6 +234,8 @@ class Shipper:
         except TimeoutError:
             self._log.warning("stopping with batches in no layer", first=self._shipped + 1, last=self._committed)
         await self._note()
+        if self._home is not None:
+            await self._tell_home(self._home)
 
     def release(self) -> None:
         """The process is stopping: nobody waits any longer."""
@@ -233,22 +252,45 @@ class Shipper:
             if sealed.batch.position <= self._shipped
         ]
 
-    def wrapped(self, sealed: SealedBatch) -> bytes:
-        """A batch as layers keep it."""
-        return self._wrap(sealed)
+    async def tell_home(self) -> None:
+        """Leave word, until cancelled, of how far the primary holds the log without a hole."""
+        while self._home is not None:
+            await asyncio.sleep(HOME_NOTE_MS / 1_000)
+            await self._tell_home(self._home)
+
+    async def _tell_home(self, home: HomeNote) -> None:
+        if self._is_paused or not self._is_begun:
+            return
+        shipped = self._shipped
+        try:
+            # In this order: what is shipped after the list was read is not counted.
+            first = await self._pending.first_position()
+        except PendingFailed as error:
+            self._log.warning("how far the log was shipped could not be told", reason=error.message)
+            return
+        await home.leave(shipped if first is None else min(shipped, Position(first - 1)))
+
+    async def _find_place(self, position: Position) -> None:
+        """What is unaccounted for up to a position was shipped by others, perhaps: they have said so, or it is there.
+
+        What the primary was seen to hold once is not asked for again: it may have been pruned since.
+        """
+        if self._home is not None:
+            self._shipped = max(self._shipped, min(await self._home.read(), position))
+        if position - self._shipped > SHIPPED_NOTE_BATCHES:
+            await self._read_primary(position)
 
     async def _read_primary(self, position: Position) -> None:
         """More is unaccounted for than this disk would leave open: another's log, or a disk that is new.
 
         The primary is read through once, which is quicker than asking for each batch. What it does not show is asked
         for one by one, so a read that was cut short costs time and nothing else. Another batch than the
-        journal's, at the same position, does not count.
+        journal's, at the same position, is another blob and does not count.
         """
-        held: set[tuple[Position, Digest]] = set()
+        held: set[Commitment] = set()
 
-        def see(_: Commitment, __: int, blob: bytes) -> None:
-            if (place := self._place(blob)) is not None:
-                held.add(place)
+        def see(commitment: Commitment, _: int, __: bytes) -> None:
+            held.add(commitment)
 
         self._router.forget_cursors()
         try:
@@ -258,7 +300,7 @@ class Shipper:
             self._log.warning("the primary could not be read through", reason=str(error))
         while self._shipped < position:
             for sealed in await self._journal.read(self._shipped, min(_READ_BATCHES, position - self._shipped)):
-                if (sealed.batch.position, sealed.digest) not in held:
+                if any(commit_to(blob) not in held for blob in self._wrap(sealed)):
                     return
                 self._shipped = sealed.batch.position
 
@@ -272,7 +314,23 @@ class Shipper:
         return run[0]
 
     async def _ship(self, sealed: SealedBatch) -> None:
-        position, blob = sealed.batch.position, self._wrap(sealed)
+        """Have layers keep a batch, or put it on the list as stuck when none ever will."""
+        position, cut_count = sealed.batch.position, 0
+        while True:
+            blobs = self._wrap(sealed)
+            try:
+                for blob in blobs:
+                    await self._ship_one(blob, position)
+                return
+            except BlobTooLarge as error:
+                # A layer has just learned that less is taken; the batch is cut again by that, so often at most.
+                cut_count += 1
+                if cut_count <= _CUTS_MAX and len(self._wrap(sealed)) > len(blobs):
+                    continue
+                await self._give_up(blobs, position, error)
+                return
+
+    async def _ship_one(self, blob: bytes, position: Position) -> None:
         if position <= self._inherited and await self._is_kept(blob, position):
             self._batches.add(1, "found")
             return
@@ -281,6 +339,15 @@ class Shipper:
         if self._turn == position:
             self._turns_taken = self._reconciler.settled_count
         self._is_noted_each = placed.role is not Role.PRIMARY
+
+    async def _give_up(self, blobs: Sequence[bytes], position: Position, error: BlobTooLarge) -> None:
+        """No layer takes this batch, however it is cut. It is listed, and what comes after it is shipped."""
+        self._log.error("a batch is stuck: no layer takes it", position=position, reason=error.message)
+        for blob in blobs:
+            await self._router.track(Role.PRIMARY, commit_to(blob), len(blob), position)
+            await self._pending.note_failure(commit_to(blob), spell_failure(error), is_stuck=True)
+        self._board.count_pending(self._pending.count, self._pending.stuck_count)
+        self._is_noted_each = True
 
     async def _is_kept(self, blob: bytes, position: Position) -> bool:
         """Whether a batch that a life before this one may have put is where an answer may rest on it.
@@ -318,7 +385,8 @@ class Shipper:
             if settled < _TURNS or self._is_nearly_home(waiting):
                 return None
             self._turn = position
-        return now.fallback
+        # With no fallback that is well it goes where the others go, ahead of some of them: readers go by positions.
+        return now.fallback or Role.PRIMARY
 
     def _is_nearly_home(self, waiting: int) -> bool:
         """Whether a write can wait for the last few, and be answered long before its time is up."""

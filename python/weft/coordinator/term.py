@@ -81,6 +81,11 @@ class Terms:
         metrics.gauge("weft_term", "The last term in the log, as far as it was followed.", self._last_term)
         metrics.gauge("weft_reigns", "Whether this coordinator writes.", lambda: float(writer.reigns))
 
+    @property
+    def hears(self) -> bool:
+        """Whether the log or the writer's pulse was seen to move within a lease."""
+        return self._is_fresh(self._clock.monotonic_ms())
+
     async def start(self) -> None:
         """Follow the log to its end, and begin a term where there is no writer and never was, or the last one left."""
         await self._writer.follow()

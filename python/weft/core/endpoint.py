@@ -1,4 +1,4 @@
-"""Endpoints: a half is replaced and preferred, the other stays."""
+"""Endpoints: a half is replaced and preferred, the other stays, until the life ends that registered it."""
 
 import msgspec
 

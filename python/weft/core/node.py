@@ -22,6 +22,7 @@ from weft.model.commands import (
     RemoveNode,
     ResumeNode,
 )
+from weft.model.endpoint import TransportType
 from weft.model.errors import ClusterNotFound, IncarnationRetired, NodeExists, NodeNotFound
 from weft.model.events import (
     ClusterFounded,
@@ -234,6 +235,8 @@ def apply_node_incarnated(draft: Draft, event: NodeIncarnated) -> None:
     )
     draft.nodes.put(node.node_id, changed)
     lose_holdings(draft, node.node_id, f"node {node.node_id} started anew while it was being planned on")
+    if node.incarnation is not None:
+        _end_queue_pairs(draft, node.node_id)
     touch(draft, node.node_id)
 
 
@@ -250,6 +253,24 @@ def apply_node_returned(draft: Draft, event: NodeReturned) -> None:
 def apply_lending_changed(draft: Draft, event: LendingChanged) -> None:
     """The node has more room for plans, or less."""
     draft.nodes.put(event.node_id, msgspec.structs.replace(_row(draft, event.node_id), lend_bytes=event.lend_bytes))
+
+
+def _end_queue_pairs(draft: Draft, node_id: NodeId) -> None:
+    """A node's life has ended, and its process's queue pairs with it: whoever took the record for true would wait.
+
+    Where it listens stays, since the next life of a node mostly listens there again; a record of nothing but a queue
+    pair says nothing any more, and goes.
+    """
+    endpoint = draft.endpoints.get(node_id)
+    if endpoint is None or endpoint.rdma is None:
+        return
+    if endpoint.tcp is None:
+        draft.endpoints.remove(node_id)
+    else:
+        version = endpoint.version + 1
+        left = msgspec.structs.replace(endpoint, preferred=TransportType.TCP, rdma=None, version=version)
+        draft.endpoints.put(node_id, left)
+    draft.marks = draft.marks._replace(endpoints_generation=Generation(draft.marks.sequence))
 
 
 def _first_description(view: View, command: DescribeNode, moment: Moment) -> tuple[Event, ...]:

@@ -4,6 +4,7 @@ from typing import Any, Final, cast
 
 from typing_extensions import Buffer
 
+from weft.dataplane.dlpack import lent_by
 from weft.model.errors import BadArgument, NotSupported
 
 _PLAIN: Final = frozenset({bytes, bytearray, memoryview})
@@ -13,7 +14,8 @@ def memory_of(thing: Any) -> Buffer:
     """The memory of a buffer, an array or a tensor, without a copy.
 
     Takes what has the buffer protocol (bytes, bytearray, memoryview, numpy, mmap, a region) and what offers DLPack in
-    CPU memory (torch, jax). Raises `NotSupported` for memory of a GPU and `BadArgument` for anything else.
+    the host's memory (torch, jax), whatever its elements. Raises `NotSupported` for memory of a GPU and `BadArgument`
+    for anything else.
     """
     if type(thing) in _PLAIN:
         return cast("Buffer", thing)
@@ -25,28 +27,12 @@ def memory_of(thing: Any) -> Buffer:
     try:
         return memoryview(thing)
     except (TypeError, BufferError, ValueError):
+        # A region's memory is its `buffer` where Python is older than 3.12, which asks it by itself.
+        if isinstance(lent := getattr(thing, "buffer", None), memoryview):
+            return lent
         if not hasattr(thing, "__dlpack__"):
             raise BadArgument(
                 f"{type(thing).__name__} has no memory that can be moved; pass a buffer (bytearray, numpy, mmap) or a "
                 "tensor in CPU memory"
             ) from None
-    return _by_dlpack(thing)
-
-
-def _by_dlpack(tensor: Any) -> Buffer:
-    device, _ = tensor.__dlpack_device__()
-    if device != 1:
-        raise NotSupported(
-            f"this tensor lives on a device of DLPack type {device}, and there is no path to it here; copy it to the "
-            "host first, for example with tensor.cpu()"
-        )
-    import numpy as np
-
-    try:
-        array = np.from_dlpack(tensor)
-    except (TypeError, BufferError, RuntimeError, ValueError) as error:
-        raise BadArgument(
-            f"this tensor's memory cannot be had: {error}; a contiguous one of plain numbers can, "
-            "for example tensor.contiguous().view(torch.uint8)"
-        ) from error
-    return cast("Buffer", array)
+    return lent_by(thing)

@@ -18,11 +18,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from weft import _native
 from weft._native import Advert
 from weft.dataplane.buffers import memory_of
+from weft.dataplane.choice import Meeting
 from weft.dataplane.metadata import Metadata
+from weft.dataplane.rdma import RdmaRecord
 from weft.dataplane.transfer import Transfer
 from weft.model.errors import BadArgument
 from weft.model.policy import ADVERT_MS, CONNECT_MS_MAX, DRAIN_MS_MAX, SPIN_US_MAX
@@ -57,12 +60,19 @@ class Notification(Struct, frozen=True, kw_only=True):
 
 
 class PeerStatus(Struct, frozen=True, kw_only=True):
-    """A peer, and the transport its last lane for data came up on."""
+    """A peer, and the transport its last lane for data came up on.
+
+    `wanted` is the transport it should be; where the two differ, `trouble` says what stands in the way. `moved_bytes`
+    are counted by what carried them: an `rdma` lane sends a first request over the connection beside it.
+    """
 
     name: str
     host: str
     port: int
     transport: str
+    wanted: str
+    trouble: str | None
+    moved_bytes: dict[str, int]
 
 
 class EndpointStatus(Struct, frozen=True, kw_only=True):
@@ -142,6 +152,46 @@ class Peer:
         """The transport its last lane for data came up on."""
         return self._native.transport
 
+    @property
+    def wanted(self) -> str:
+        """The transport it is meant to be; TCP is used wherever that one does not work."""
+        return self._native.wanted
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last lane of a faster transport did not come up, or broke; None while it works."""
+        return self._native.trouble
+
+    @property
+    def moved_bytes(self) -> dict[str, int]:
+        """How much moved, by transport."""
+        return self._native.moved_bytes
+
+    @property
+    def meeting(self) -> Meeting:
+        """What the two processes found out about each other."""
+        same_machine, same_user, answers_here, answers_there = self._native.facts()
+        return Meeting(
+            same_machine=same_machine, same_user=same_user, answers_here=answers_here, answers_there=answers_there
+        )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was given up."""
+        return self._native.is_closed
+
+    def take_way(self, transport: str, *, expected: RdmaRecord | None = None, timeout_ms: int = CONNECT_MS_MAX) -> None:
+        """Has what is begun from now on go by this transport. What is under way ends where it is, and none of it fails.
+
+        Raises why not, and everything stays as it was. `expected` is the record whose device it has to be.
+        """
+        record = None if expected is None else astuple(expected)
+        self._native.take_way(transport, timeout_ms, expected=record)
+
+    def retry_way(self, timeout_ms: int = CONNECT_MS_MAX) -> bool:
+        """Tries the transport again that is wanted and did not work; whether it is used now."""
+        return self._native.retry_way(timeout_ms)
+
     def read_now(self, advert: Advert, into: Any, *, offset: int = 0, timeout_ms: int | None = None) -> int:
         """Fills `into` from `offset` of what was advertised, and returns how many bytes that were."""
         return self._native.read_now(advert, offset, memory_of(into), timeout_ms)
@@ -151,11 +201,11 @@ class Peer:
         return self._native.write_now(advert, offset, memory_of(data), timeout_ms)
 
     def readv_now(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> int:
-        """Many reads in one: parts of one advert travel together. Whole or not at all."""
+        """Many reads in one: parts of one advert travel together. If it fails, the buffers hold what had come."""
         return self._native.readv_now(_vector(items), timeout_ms)
 
     def writev_now(self, items: Iterable[Item], *, timeout_ms: int | None = None) -> int:
-        """Many writes in one. What is wrong with any part is refused before a byte moves."""
+        """Many writes in one. Nothing is written unless the owner of every part finds its advert good."""
         return self._native.writev_now(_vector(items), timeout_ms)
 
     def read(self, advert: Advert, into: Any, *, offset: int = 0, timeout_ms: int | None = None) -> Transfer:
@@ -301,6 +351,16 @@ class Endpoint:
         host, port = self.address
         return Metadata(host=host, port=port).encode()
 
+    def allocate(self, size_bytes: int) -> memoryview:
+        """Memory that processes on this machine read without a system call, once they hold an advert of it.
+
+        It is zero, backed by pages from the start, and this process's for as long as a view or an array of it lives;
+        `numpy.frombuffer` makes an array of it. Raises `NoMemory`.
+        """
+        if size_bytes <= 0:
+            raise BadArgument(f"size_bytes is {size_bytes}; memory has at least one byte")
+        return memoryview(self._native.allocate(size_bytes))
+
     def register(self, thing: Any) -> Registration:
         """Lets a buffer, an array or a tensor be advertised; it stays in place until it is released."""
         number, size_bytes = self._native.register(memory_of(thing))
@@ -310,19 +370,44 @@ class Endpoint:
         """The same for memory that the caller keeps in place, by its address."""
         return Registration(self._native, self._native.register_address(base, size_bytes), size_bytes)
 
-    def connect(self, where: bytes | tuple[str, int], *, timeout_ms: int | None = None) -> Peer:
-        """Connects to another endpoint, by its metadata or its address."""
+    def connect(self, where: bytes | tuple[str, int], *, timeout_ms: int | None = None, plainly: bool = False) -> Peer:
+        """Connects to another endpoint, by its metadata or its address.
+
+        The best transport that works is taken; `plainly`, it is TCP, and whoever asks chooses by `Peer.take_way`.
+        """
         host, port = _address(where)
-        return self._met(self._native.connect(host, port, timeout_ms))
+        native = self._native.connect(host, port, timeout_ms, plain=plainly)
+        return Peer(native) if plainly else self._met(native)
+
+    def accept(self, timeout_ms: int, *, plainly: bool = False) -> Peer | None:
+        """The next endpoint that connected here, None when none did in time. `plainly` as in `connect`."""
+        native = self._native.accept(timeout_ms, plain=plainly)
+        if native is None:
+            return None
+        return Peer(native) if plainly else self._met(native)
+
+    def use_rdma(self) -> RdmaRecord | None:
+        """Takes this process's device into use and says what to publish of it; None without a device.
+
+        Raises NotSupported when the device lends nothing.
+        """
+        if (record := self._native.use_rdma()) is None:
+            return None
+        queue_pair, lid, gid, packet_sequence = record
+        return RdmaRecord(queue_pair=queue_pair, lid=lid, gid=gid, packet_sequence=packet_sequence)
+
+    def drop_rdma(self) -> bool:
+        """Gives the device up: queue pairs end, and everything goes on over TCP. Whether there was one."""
+        return self._native.drop_rdma()
+
+    @property
+    def rdma_trouble(self) -> str | None:
+        """Why the device in use is of no use any more; None while it works, or without one."""
+        return self._native.rdma_trouble()
 
     def measure(self, host: str, port: int, timeout_ms: int = CONNECT_MS_MAX) -> tuple[float, str]:
         """The best round trip of a few over a connection of its own, in microseconds, and the tier it falls into."""
         return self._native.measure(host, port, timeout_ms)
-
-    def accept(self, timeout_ms: int) -> Peer | None:
-        """The next endpoint that connected here, None when none did in time."""
-        native = self._native.accept(timeout_ms)
-        return None if native is None else self._met(native)
 
     def notifications(self, timeout_ms: int = 0) -> list[Notification]:
         """All notifications that arrived, oldest first, waiting for one at most so long."""
@@ -335,8 +420,16 @@ class Endpoint:
         """What it is doing, and which transport each peer is reached by."""
         report: dict[str, Any] = self._native.status()
         peers = tuple(
-            PeerStatus(name=name, host=host, port=port, transport=transport)
-            for name, host, port, transport in report.pop("peers")
+            PeerStatus(
+                name=name,
+                host=host,
+                port=port,
+                transport=transport,
+                wanted=wanted,
+                trouble=trouble,
+                moved_bytes=moved_bytes,
+            )
+            for name, host, port, transport, wanted, trouble, moved_bytes in report.pop("peers")
         )
         return EndpointStatus(peers=peers, **report)
 

@@ -5,7 +5,7 @@
 
 All integers are little-endian. One content has one envelope: the same key, sequence and payload give the same bytes, so
 a blob that is put twice has one commitment. The order of a place that others write to decides nothing; the sequence
-inside does: a batch's position in the log, a snapshot's, and 0 for a blob that has no order.
+inside does: a batch's position in the log, a part's, a snapshot's, and 0 for a blob that has no order.
 
 What if somebody posts an envelope of ours again? It is the same blob, and readers go by commitments. What if somebody
 posts what only looks like ours? `BlobForeign`: the reader counts it and goes on.
@@ -37,6 +37,8 @@ class Kind(Enum):
     BATCH = 1
     SNAPSHOT = 2
     BLOB = 3
+    PART = 4
+    """Of a batch that is larger than a layer's blobs."""
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,10 +4,13 @@ A journal holds batches at positions 1, 2, 3 and so on, without a gap. What if t
 the writer reads the tail: its batch is there or it is not, and the position says which. What if an append arrives
 twice? The second expects a position that is no longer the tail and is refused.
 
-A shared journal is reached by several coordinators. Two verbs more let one write and the others follow: `wait` for what
+A shared journal is reached by several coordinators. Two verbs let one write and the others follow: `wait` for what
 it appends, and a pulse beside the log by which they know that it lives. A pulse is no fact: only the newest is kept,
 nothing waits for a disk because of it, and when it stops nobody has lost the pen yet. Who writes is settled by
 appending, and by nothing else.
+
+Two more keep one note beside the log, which outlives its writer: how far the primary layer holds it. What if a note is
+lost, or older than the truth? Then whoever takes over looks more up, and puts a few batches again.
 """
 
 from collections.abc import Sequence
@@ -79,4 +82,12 @@ class SharedJournal(Journal, Protocol):
 
     async def last_pulse(self) -> bytes:
         """The last sign of life, empty when there is none. Raises `JournalFailed`."""
+        ...
+
+    async def note(self, text: bytes) -> None:
+        """Leave a note for whoever writes next, durably, in place of the last one. Raises `JournalFailed`."""
+        ...
+
+    async def last_note(self) -> bytes:
+        """The last note, empty when there is none. Raises `JournalFailed`."""
         ...

@@ -20,7 +20,7 @@ class MemoryJournal:
         self.batch_bytes_max = batch_bytes_max
         self._rows: list[StoredBatch] = []
         self._first = 1
-        self._sign = b""
+        self._sign = self._note = b""
         self._news = asyncio.Event()
         self._closed = False
 
@@ -91,6 +91,16 @@ class MemoryJournal:
         """The last sign of life."""
         self._check_open()
         return self._sign
+
+    async def note(self, text: bytes) -> None:
+        """Leave a note."""
+        self._check_open()
+        self._note = text
+
+    async def last_note(self) -> bytes:
+        """The last note."""
+        self._check_open()
+        return self._note
 
     async def close(self) -> None:
         """Forget everything."""

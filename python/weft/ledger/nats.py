@@ -7,7 +7,8 @@ its id says. What if no answer comes at all, because three servers are choosing 
 outcome open, and the writer reads the tail.
 
 The stream republishes the headers of what it has stored, which is what followers wait for: a hint, sent once a message
-is committed and lost without harm. The pulse lives in a second stream that keeps one message, in memory.
+is committed and lost without harm. The pulse lives in a second stream that keeps one message, in memory; the note in a
+third, on disk.
 
 Durability is the server's: with `sync_interval: always` it syncs before it answers; without, it answers up to two
 minutes before. Its monitoring address says which, so where one is given the journal refuses a server that may lose
@@ -71,6 +72,8 @@ class NatsJournal:
         self._subject = f"{place.name.lower()}.log"
         self._pulses = f"{self._stream}_PULSE"
         self._pulse_subject = f"{place.name.lower()}.pulse"
+        self._notes = f"{self._stream}_NOTE"
+        self._note_subject = f"{place.name.lower()}.note"
         self._listens = False
         self._told = asyncio.Event()
         self._told_position = 0
@@ -206,27 +209,41 @@ class NatsJournal:
 
     async def pulse(self, sign: bytes) -> None:
         """Leave a sign of life."""
-        try:
-            await self._jetstream.publish(self._pulse_subject, sign, timeout=JOURNAL_TRY_MS / 1_000)
-        except _ENGINE_ERRORS as error:
-            raise self._failed("leave a pulse in", error) from error
+        await self._leave(self._pulse_subject, sign, "a pulse")
 
     async def last_pulse(self) -> bytes:
         """The last sign of life."""
-        try:
-            message = await self._jetstream.get_last_msg(self._pulses, self._pulse_subject)
-        except NotFoundError:
-            return b""
-        except _ENGINE_ERRORS as error:
-            raise self._failed("look for a pulse in", error) from error
-        return message.data or b""
+        return await self._last(self._pulses, self._pulse_subject, "a pulse")
+
+    async def note(self, text: bytes) -> None:
+        """Leave a note."""
+        await self._leave(self._note_subject, text, "a note")
+
+    async def last_note(self) -> bytes:
+        """The last note."""
+        return await self._last(self._notes, self._note_subject, "a note")
 
     async def close(self) -> None:
         """Let go of the connection."""
         await self._connection.close()
 
+    async def _leave(self, subject: str, content: bytes, what: str) -> None:
+        try:
+            await self._jetstream.publish(subject, content, timeout=JOURNAL_TRY_MS / 1_000)
+        except _ENGINE_ERRORS as error:
+            raise self._failed(f"leave {what} in", error) from error
+
+    async def _last(self, stream: str, subject: str, what: str) -> bytes:
+        try:
+            message = await self._jetstream.get_last_msg(stream, subject)
+        except NotFoundError:
+            return b""
+        except _ENGINE_ERRORS as error:
+            raise self._failed(f"look for {what} in", error) from error
+        return message.data or b""
+
     async def _prepare(self) -> None:
-        """Make the two streams, or check that those there keep what they are given."""
+        """Make the three streams, or check that those there keep what they are given."""
         log = StreamConfig(
             name=self._stream,
             description="Weft's log: one batch a message",
@@ -247,7 +264,15 @@ class NatsJournal:
             max_msgs_per_subject=1,
             num_replicas=self._place.replicas,
         )
-        for config in (log, pulses):
+        notes = StreamConfig(
+            name=self._notes,
+            description="How far Weft's log is in its primary layer",
+            subjects=[self._note_subject],
+            storage=StorageType.FILE,
+            max_msgs_per_subject=1,
+            num_replicas=self._place.replicas,
+        )
+        for config in (log, pulses, notes):
             await self._have(config)
 
     async def _have(self, wanted: StreamConfig) -> None:

@@ -3,7 +3,8 @@
 An entry is synced before the write it stands for is acknowledged, and only `settle`, called by whoever read the bytes
 back from the primary, takes one off. There is no other way out: an entry whose retries are used up is *stuck* and
 stays. Only a person who forces a rebuild of another log has the entries of the old one put aside, in a copy of the
-list. What was settled is remembered for a while, newest first, because both layers hold it and can be compared.
+list. A batch that no layer takes is on it as stuck, under the primary's name. What was settled is remembered for a
+while, newest first, because both layers hold it and can be compared.
 
 One SQLite file, WAL with `synchronous=FULL`, as the journal has it: what a `kill -9` or a power cut leaves of a
 transaction that was not committed is cut off when the file is opened. Nothing but two counts is held in memory, so an
@@ -70,6 +71,8 @@ COMMIT;
 """
 _OF_LOG: Final = "position IS NOT NULL AND is_stuck = 0"
 _INDEX: Final = f"CREATE INDEX IF NOT EXISTS pending_of_log ON pending (sequence) WHERE {_OF_LOG}"
+_OF_NONE: Final = f"source = '{Role.PRIMARY.value}'"
+_INDEX_OF_NONE: Final = f"CREATE INDEX IF NOT EXISTS pending_of_none ON pending (position) WHERE {_OF_NONE}"
 _COLUMNS: Final = "commitment, source, sequence, stored_at_ms, size_bytes, position, retry_count, last_error, is_stuck"
 
 _REMEMBER: Final = (
@@ -89,7 +92,12 @@ class PendingList:
         self.path = ":memory:" if directory is None else str(directory / FILE_NAME)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pending")
         self._connection = self._open()
-        self._count, self._stuck_count, self._log_count = self._read_counts()
+        self._count, self._stuck_count, self._log_count, self._homeless = self._read_counts()
+
+    @property
+    def homeless_position(self) -> Position | None:
+        """The first batch of the log that no layer takes, and that is therefore in none."""
+        return self._homeless
 
     @property
     def count(self) -> int:
@@ -158,6 +166,11 @@ class PendingList:
         )
         return [Role(row[0]) for row in await self._run(lambda: self._query(query, (commitment,)))]
 
+    async def first_position(self) -> Position | None:
+        """The first batch of the log that is on the list, stuck ones among it; None when none is."""
+        rows = await self._run(lambda: self._query("SELECT min(position) FROM pending", ()))
+        return None if rows[0][0] is None else Position(rows[0][0])
+
     async def settled(self, count_max: int) -> list[tuple[str, Role]]:
         """What was pending once and is no more, with the fallback that kept it; newest first."""
         query = "SELECT commitment, source FROM settled ORDER BY sequence DESC LIMIT ?"
@@ -206,6 +219,7 @@ class PendingList:
                 connection.executescript(_SCHEMA)
             if version in (0, SCHEMA_VERSION):
                 connection.execute(_INDEX)
+                connection.execute(_INDEX_OF_NONE)
         except sqlite3.Error as error:
             raise self._failed("cannot be opened", error) from error
         if version not in (0, SCHEMA_VERSION):
@@ -227,7 +241,7 @@ class PendingList:
                 connection.execute("ROLLBACK")
             raise self._failed("cannot be written", error) from error
         # Here and not by who waits for it: that one may have gone away, and the counts are right all the same.
-        self._count, self._stuck_count, self._log_count = self._read_counts()
+        self._count, self._stuck_count, self._log_count, self._homeless = self._read_counts()
 
     def _copy(self, path: Path) -> None:
         try:
@@ -243,11 +257,13 @@ class PendingList:
         except sqlite3.Error as error:
             raise self._failed("cannot be read", error) from error
 
-    def _read_counts(self) -> tuple[int, int, int]:
+    def _read_counts(self) -> tuple[int, int, int, Position | None]:
         ((count, stuck_count),) = self._query("SELECT pending, stuck FROM counts", ())
         few = f"SELECT count(*) FROM (SELECT 1 FROM pending WHERE {_OF_LOG} LIMIT ?)"  # noqa: S608
         ((log_count,),) = self._query(few, (LOG_COUNT_MAX,))
-        return count, stuck_count, log_count
+        none = f"SELECT min(position) FROM pending WHERE {_OF_NONE}"  # noqa: S608
+        ((homeless,),) = self._query(none, ())
+        return count, stuck_count, log_count, None if homeless is None else Position(homeless)
 
     def _failed(self, what: str, error: sqlite3.Error) -> PendingFailed:
         return PendingFailed(f"{self.path} {what}: {error}", path=self.path)

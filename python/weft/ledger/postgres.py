@@ -45,6 +45,9 @@ INSERT INTO "{name}".tail VALUES (0, 1, 0, decode(repeat('00', 32), 'hex')) ON C
 CREATE UNLOGGED TABLE IF NOT EXISTS "{name}".pulse (
     only_row integer PRIMARY KEY CHECK (only_row = 0), sign bytea NOT NULL
 ) WITH (fillfactor = 10);
+CREATE TABLE IF NOT EXISTS "{name}".note (
+    only_row integer PRIMARY KEY CHECK (only_row = 0), content bytea NOT NULL
+) WITH (fillfactor = 10);
 """
 _APPEND: Final = """
 WITH moved AS (UPDATE "{name}".tail SET position = $2, digest = $4 WHERE position = $1 RETURNING position)
@@ -214,6 +217,20 @@ class PostgresJournal:
         async with self._connected("look for a pulse in") as connection:
             return await connection.fetchval(f"SELECT sign FROM {self._schema}.pulse") or b""  # noqa: S608
 
+    async def note(self, text: bytes) -> None:
+        """Leave a note."""
+        async with self._connected("leave a note in") as connection:
+            await connection.execute(
+                f"INSERT INTO {self._schema}.note VALUES (0, $1) "  # noqa: S608
+                "ON CONFLICT (only_row) DO UPDATE SET content = excluded.content",
+                text,
+            )
+
+    async def last_note(self) -> bytes:
+        """The last note."""
+        async with self._connected("look for a note in") as connection:
+            return await connection.fetchval(f"SELECT content FROM {self._schema}.note") or b""  # noqa: S608
+
     async def close(self) -> None:
         """Let go of the connections, waiting for nobody: what is still asked fails."""
         self._closed = True
@@ -232,7 +249,7 @@ class PostgresJournal:
                 )
             async with connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _PREPARING)
-                known = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{self._schema}.pulse")
+                known = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{self._schema}.note")
                 if not known:
                     await connection.execute(_SCHEMA.format(name=self._name))
 

@@ -6,13 +6,13 @@ batch that is missing, changed or put elsewhere is found before anything rests o
 Where the log has a gap and a snapshot stands beyond it, the rebuild begins anew from the snapshot. Several layers may
 be read one after the other: what one is missing another may have.
 
-What if two batches claim one position? Only one of them has a successor that names it; the other was never committed.
-What if both have? Then a person gave the log up from that position on, and it was lived on with in a later term: the
-later term counts, and what is left of the other is passed over.
+What if two batches claim one position? `weft.ledger.branches` says which counts, and when that can be known. Where the
+other one had been followed by then, everything is read once more.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -20,15 +20,17 @@ import msgspec
 from weft.core.replay import follow
 from weft.core.snapshot import Answered, Snapshot, restore
 from weft.core.state import State
+from weft.ledger.branches import Branches, Chosen, OtherBranch, choose
 from weft.ledger.envelope import Envelope, Kind, unwrap
 from weft.ledger.journal import Journal
 from weft.ledger.layer import Cursor, Layer
+from weft.ledger.parts import PartTray
 from weft.ledger.snapshot import join_pieces
 from weft.model.batch import SealedBatch, unseal
-from weft.model.canonical import Digest
-from weft.model.errors import BlobForeign, JournalDamaged, SnapshotDamaged
+from weft.model.canonical import Digest, log_digest
+from weft.model.errors import BlobForeign, BlobPruned, JournalDamaged, SnapshotDamaged
 from weft.model.ids import ClusterId, Position
-from weft.model.policy import LAYER_SCAN_BLOBS_MAX
+from weft.model.policy import LAYER_SCAN_BLOBS_MAX, REBUILD_FORKS_MAX
 from weft.receipts import PublicKey
 
 _SLICE: Final = 16
@@ -53,6 +55,10 @@ class Target:
         self.answered: list[Answered] = []
         self.began_at = Position(0)
 
+    async def forget(self) -> None:
+        """Begin anew, from nothing."""
+        self.state, self.answered, self.began_at = State(), [], Position(0)
+
     async def begin(self, snapshot: Snapshot) -> None:
         """Forget what was rebuilt and go on from a snapshot. Raises `SnapshotDamaged`."""
         self.state = restore(snapshot)
@@ -72,6 +78,12 @@ class JournalTarget(Target):
         super().__init__()
         self.journal = journal
         self._empty = empty
+
+    async def forget(self) -> None:
+        """Throw away what the journal was given."""
+        if self.state.marks.position > 0:
+            self.journal = await self._empty()
+        await super().forget()
 
     async def begin(self, snapshot: Snapshot) -> None:
         """Have the journal go on where the snapshot ends."""
@@ -119,14 +131,54 @@ async def rebuild_from_layers(
     *,
     cluster_id: ClusterId | None = None,
     until: Position | None = None,
+    chosen: Chosen = MappingProxyType({}),
+    base: Position = Position(0),  # noqa: B008 - a number.
+) -> Chosen:
+    """Rebuild from what these layers hold between them, and say which branches were chosen where the log forks.
+
+    Whoever rebuilds the same twice hands in what was chosen the first time, and as `base` the position of the snapshot
+    that was begun with: what came before it is not followed then. Raises `JournalDamaged` naming the first
+    position none has, and the position of a fork of which nobody can know which branch counts.
+    """
+    for _ in range(REBUILD_FORKS_MAX):
+        assembly = _Assembly(target, until, chosen, base)
+        try:
+            await _read(layers, public_keys, assembly, target, tell, cluster_id)
+        except OtherBranch as other:
+            before = {position: digest for position, digest in chosen.items() if position < other.position}
+            chosen = before | {other.position: other.digest}
+            await target.forget()
+        else:
+            return chosen
+    names = ", ".join(layer.name for layer in layers)
+    raise JournalDamaged(
+        f"the log forks more often in {names} than {REBUILD_FORKS_MAX} times, last at position {max(chosen)}",
+        path=names,
+        position=max(chosen),
+    )
+
+
+async def _read(
+    layers: Sequence[Layer],
+    public_keys: Collection[PublicKey],
+    assembly: "_Assembly",
+    target: Target,
+    tell: Tell,
+    cluster_id: ClusterId | None,
 ) -> None:
-    """Rebuild from what these layers hold between them. Raises `JournalDamaged` naming the first position none has."""
-    assembly = _Assembly(target, until)
+    """Read layers through, and follow what they hold as its turn comes."""
     blobs = passed_over = 0
     for layer in layers:
         cursor, is_end = Cursor(""), False
         while not is_end:
-            stretch = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            try:
+                stretch = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            except BlobPruned as error:
+                # Whether anything of the log is missing for it shows in the positions of what comes after the hole.
+                if (after := error.facts.get("after")) in (None, cursor):
+                    raise
+                cursor = Cursor(str(after))
+                continue
             for kept in stretch.kept:
                 blobs += 1
                 try:
@@ -151,11 +203,15 @@ async def rebuild_from_layers(
 class _Assembly:
     """Batches and pieces that wait for their turn."""
 
-    def __init__(self, target: Target, until: Position | None) -> None:
+    def __init__(self, target: Target, until: Position | None, chosen: Chosen, base: Position) -> None:
         self._target = target
+        self._base = base
         self._until = until
+        self._chosen = chosen
+        self._branches = Branches(chosen)
         self._waiting: dict[int, dict[Digest, SealedBatch]] = {}
         self._pieces: dict[int, list[Envelope]] = {}
+        self._tray = PartTray()
 
     def offer(self, envelope: Envelope) -> None:
         """Take in what was found. What is behind already, or beyond where the rebuild ends, is let go of."""
@@ -164,16 +220,30 @@ class _Assembly:
             return
         if envelope.kind is Kind.SNAPSHOT:
             self._pieces.setdefault(position, []).append(envelope)
-        elif envelope.kind is Kind.BATCH and position > self._position:
-            sealed = unseal(envelope.payload, Position(position))
-            self._waiting.setdefault(position, {})[sealed.digest] = sealed
+        elif envelope.kind is Kind.BATCH:
+            if position <= self._position and self._branches.followed(Position(position), log_digest(envelope.payload)):
+                return
+            self._take_in(unseal(envelope.payload, Position(position)))
+        elif envelope.kind is Kind.PART and (sealed := self._tray.add(envelope)):
+            self._take_in(sealed)
+
+    def _take_in(self, sealed: SealedBatch) -> None:
+        if self._position < sealed.batch.position <= self._base:
+            return
+        if sealed.batch.position <= self._position:
+            self._branches.note(sealed)
+            return
+        self._waiting.setdefault(sealed.batch.position, {})[sealed.digest] = sealed
 
     async def go_on(self, *, at_the_end: bool = False) -> None:
         """Follow every batch whose turn has come."""
         count = 0
         while (sealed := self._next(at_the_end)) is not None:
-            self._waiting.pop(self._position + 1)
+            found = self._waiting.pop(self._position + 1)
             await self._target.take(sealed)
+            self._branches.follow(sealed)
+            for other in found.values():
+                self._branches.note(other)
             count += 1
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
@@ -181,7 +251,7 @@ class _Assembly:
     async def finish(self, names: str) -> None:
         """Follow what is left. A gap is passed by a snapshot from beyond it, or refused."""
         await self.go_on(at_the_end=True)
-        self._pass_over_what_was_given_up()
+        self._settle_branches()
         while self._waiting or self._beyond():
             snapshot = self._newest_whole()
             if snapshot is None:
@@ -189,9 +259,13 @@ class _Assembly:
                     return
                 break
             await self._target.begin(snapshot)
+            self._branches.begin(self._position, self._target.state.marks.log_digest, snapshot.ledger.term)
+            behind = [sealed for sealed in self._all_waiting() if sealed.batch.position <= self._position]
+            for sealed in behind:
+                self._branches.note(sealed)
             self._waiting = {position: found for position, found in self._waiting.items() if position > self._position}
             await self.go_on(at_the_end=True)
-            self._pass_over_what_was_given_up()
+            self._settle_branches()
         if self._waiting:
             missing = self._position + 1
             raise JournalDamaged(
@@ -211,14 +285,12 @@ class _Assembly:
         parent = self._target.state.marks.log_digest
         found = self._waiting.get(self._position + 1, {}).values()
         fitting = [sealed for sealed in found if sealed.batch.parent == parent]
+        fitting = choose(Position(self._position + 1), fitting, self._chosen)
         if len(fitting) <= 1:
             return fitting[0] if fitting else None
-        # Two that follow: whichever the next one names was committed. Without a next one, no one can say.
+        # Two of one term that follow: whichever the next one names was committed. Without a next one, no one can say.
         named = {sealed.batch.parent for sealed in self._waiting.get(self._position + 2, {}).values()}
         chosen = [sealed for sealed in fitting if sealed.digest in named]
-        if at_the_end and len(chosen) > 1:
-            term = max(sealed.batch.term for sealed in chosen)
-            chosen = [sealed for sealed in chosen if sealed.batch.term == term]
         if at_the_end and len(chosen) != 1:
             raise JournalDamaged(
                 f"two batches claim position {self._position + 1}, and nothing says which was committed",
@@ -226,13 +298,21 @@ class _Assembly:
             )
         return chosen[0] if len(chosen) == 1 else None
 
-    def _pass_over_what_was_given_up(self) -> None:
-        """Let go of batches of a term that had ended before: none of them can follow."""
+    def _all_waiting(self) -> list[SealedBatch]:
+        return [sealed for found in self._waiting.values() for sealed in found.values()]
+
+    def _settle_branches(self) -> None:
+        """Let go of batches of branches that lost, and of a term that had ended before: none of them can follow.
+
+        Raises `OtherBranch` when it is the one that was followed, and `JournalDamaged`.
+        """
+        lost = self._branches.judge(self._all_waiting())
         ledger = self._target.state.ledger
-        if ledger is None:
-            return
+        ended = 0 if ledger is None else ledger.term
         left = {
-            position: {digest: sealed for digest, sealed in found.items() if sealed.batch.term >= ledger.term}
+            position: {
+                digest: sealed for digest, sealed in found.items() if digest not in lost and sealed.batch.term >= ended
+            }
             for position, found in self._waiting.items()
         }
         self._waiting = {position: found for position, found in left.items() if found}

@@ -31,6 +31,7 @@ from weft.model.errors import (
     BlobDamaged,
     BlobForeign,
     BlobMissing,
+    BlobTooLarge,
     JournalFailed,
     LayerFailed,
     PendingFailed,
@@ -93,11 +94,12 @@ class Reconciler:
         log: Log,
         metrics: Metrics,
         check: Callable[[], Awaitable[None]],
-        recall: Callable[[Position], Awaitable[bytes | None]],
+        recall: Callable[[Position, Commitment | None], Awaitable[Sequence[bytes]]],
         is_of_log: Callable[[PendingBlob], Awaitable[bool]],
     ) -> None:
-        """`check` looks at the primary and tells the board, before its turn; `recall` has a batch from the journal, and
-        `is_of_log` says whether a pending one is the journal's."""
+        """`check` looks at the primary and tells the board, before its turn; `recall` has a blob of a batch from the
+        journal, or all that it goes in now where none is named; `is_of_log` says whether a pending one is the
+        journal's."""
         self._is_of_log = is_of_log
         self._check = check
         self._recall = recall
@@ -241,15 +243,32 @@ class Reconciler:
                 )
             if await self._primary_has(commitment):
                 return None
-            content = await self._read(commitment, blob)
-            await self._router.put_home(content, _is_in)
-            if await self._router.get_from(Role.PRIMARY, commitment) != content:
-                raise BlobDamaged(f"the primary gives other bytes for {commitment}", commitment=commitment)
+            try:
+                await self._bring_one(await self._read(commitment, blob))
+            except BlobTooLarge:
+                if blob.position is None or not await self._bring_parts(blob.position, commitment):
+                    raise
         except LayerFailed as error:
             return error
         except JournalFailed as error:
             return LayerFailed(f"the journal could not be asked for position {blob.position}: {error.message}")
         return None
+
+    async def _bring_one(self, content: bytes) -> None:
+        commitment = commit_to(content)
+        await self._router.put_home(content, _is_in)
+        if await self._router.get_from(Role.PRIMARY, commitment) != content:
+            raise BlobDamaged(f"the primary gives other bytes for {commitment}", commitment=commitment)
+
+    async def _bring_parts(self, position: Position, commitment: Commitment) -> bool:
+        """Bring a batch that the primary does not take as it is, cut smaller. Says False where that changes nothing."""
+        parts = await self._recall(position, None)
+        if not parts or commitment in map(commit_to, parts):
+            return False
+        for part in parts:
+            if not await self._primary_has(commit_to(part)):
+                await self._bring_one(part)
+        return True
 
     async def _primary_has(self, commitment: Commitment) -> bool:
         try:
@@ -261,8 +280,7 @@ class Reconciler:
     async def _read(self, commitment: Commitment, blob: PendingBlob) -> bytes:
         """The bytes: a batch's from the journal, which outlives fallbacks; else from the fallback, or any layer."""
         if blob.position is not None:
-            content = await self._recall(blob.position)
-            if content is not None and commit_to(content) == commitment:
+            for content in await self._recall(blob.position, commitment):
                 return content
         try:
             return await self._router.get_from(blob.source, commitment)

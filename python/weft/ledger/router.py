@@ -24,6 +24,8 @@ from weft.model.availability import FALLBACKS, Role
 from weft.model.errors import (
     BlobDamaged,
     BlobMissing,
+    BlobPruned,
+    BlobTooLarge,
     LayerFailed,
     LayerRefused,
     LayerUnknown,
@@ -88,7 +90,7 @@ class Router:
         """Have a layer keep a blob, trying until one does or the time is over. With no time given, until it is done.
 
         Raises the last error met: `LayerUnknown` when a layer may have kept it, `LayerRefused` at once, and `NoLayer`
-        when there was none to ask.
+        when there was none to ask. `BlobTooLarge` is raised at once in any case: waiting makes no blob smaller.
         """
         loop = asyncio.get_running_loop()
         ends_s = _FOREVER_S if within_ms is None else loop.time() + within_ms / 1_000
@@ -111,7 +113,8 @@ class Router:
                 return Placed(role, receipt)
             except LayerFailed as error:
                 self._tell(role, error, position)
-                if within_ms is not None and isinstance(error, LayerRefused | PendingFailed):
+                is_final = isinstance(error, LayerRefused | PendingFailed) if within_ms is not None else False
+                if is_final or isinstance(error, BlobTooLarge):
                     raise
                 last = error
             if choose(self._board.now) is not role:
@@ -198,7 +201,15 @@ class Router:
         if cursor is None:
             cursor = Cursor(await self._pending.noted(name) or "")
         while True:
-            found = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            try:
+                found = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            except BlobPruned as error:
+                if (after := error.facts.get("after")) in (None, cursor):
+                    raise
+                # What is gone cannot be looked for there; what came after it can.
+                self._log.warning("a layer has let go of what was not read yet", role=role.value, reason=error.message)
+                cursor = Cursor(str(after))
+                continue
             for kept in found.kept:
                 see(kept.commitment, kept.height, kept.blob)
             if found.after != cursor:

@@ -61,6 +61,12 @@ DRAIN_MS_MAX = _number("DRAIN_MS_MAX", 10_000, "ms", 0, 600_000, "how long a sto
 SPIN_US_MAX = _number(
     "SPIN_US_MAX", 50, "us", 0, 1_000, "waking an idle core costs 35 us; a wait that ends sooner is cheaper spun"
 )
+WAYS_LOOK_MS = _number(
+    "WAYS_LOOK_MS", 2_000, "ms", 100, 60_000, "how soon a way that broke is said, and tried again once it may be"
+)
+RDMA_LOOK_MS = _number(
+    "RDMA_LOOK_MS", 30_000, "ms", 1_000, 3_600_000, "how often a process without a device looks whether there is one"
+)
 PORT_FIRST = _number("PORT_FIRST", 50_051, "port", 1, 65_535, "the endpoint seed's range begins here")
 PORT_LAST = _number("PORT_LAST", 50_100, "port", 1, 65_535, "the endpoint seed's range ends here")
 
@@ -71,6 +77,9 @@ CONNECTIONS_MAX = _number(
 )
 IDLE_S_MAX = _number(
     "IDLE_S_MAX", 75, "s", 1, 3_600, "longer than clients keep an idle connection, so that it is they who close it"
+)
+TRANSPORTS_MAX = _number(
+    "TRANSPORTS_MAX", 8, "entries", 4, 64, "twice as many transports as there are, for nodes of a later version"
 )
 WAIT_MS_MAX = _number(
     "WAIT_MS_MAX", 30_000, "ms", 0, 60_000, "shorter than the minute after which proxies close a silent connection"
@@ -162,6 +171,17 @@ SNAPSHOT_EVENTS = _number(
 )
 SNAPSHOT_PIECE_BYTES = _number(
     "SNAPSHOT_PIECE_BYTES", 512 * KIB, "bytes", 64 * KIB, MIB, "every availability layer takes a blob of this size"
+)
+BATCH_PART_BYTES = _number(
+    "BATCH_PART_BYTES",
+    MIB,
+    "bytes",
+    64 * KIB,
+    8 * MIB,
+    "of a batch that no layer takes whole; what Celestia likes best",
+)
+REBUILD_FORKS_MAX = _number(
+    "REBUILD_FORKS_MAX", 32, "readings", 1, 1_024, "a log that people gave up so often; layers are read once for each"
 )
 SNAPSHOTS_KEPT = _number("SNAPSHOTS_KEPT", 2, "snapshots", 1, 100, "one may be damaged; two are not damaged alike")
 JOURNAL_KEPT_BATCHES = _number(
@@ -420,6 +440,14 @@ SHIPPED_NOTE_BATCHES = _number(
     65_536,
     "how often it is noted how far the primary is; a restart looks so many batches up again",
 )
+HOME_NOTE_MS = _number(
+    "HOME_NOTE_MS",
+    10_000,
+    "ms",
+    100,
+    3_600_000,
+    "how often a shared journal is told how far the primary is; far less than the days after which a chain prunes",
+)
 CONSISTENCY_BATCHES_MAX = _number(
     "CONSISTENCY_BATCHES_MAX", 256, "batches", 1, 65_536, "of the log's end, looked up in the primary for one report"
 )
@@ -514,6 +542,17 @@ CELESTIA_ANSWER_BYTES_MAX = _number(
 )
 CELESTIA_GROUP_BYTES_MAX = _number(
     "CELESTIA_GROUP_BYTES_MAX", 4 * MIB, "bytes", MIB, 7 * MIB, "half of what a transaction may have"
+)
+CELESTIA_BLOB_BYTES_MIN = _number(
+    "CELESTIA_BLOB_BYTES_MIN", 64 * KIB, "bytes", 4 * KIB, MIB, "a node that takes less than this is no use to anybody"
+)
+CELESTIA_INLINE_BYTES_MAX = _number(
+    "CELESTIA_INLINE_BYTES_MAX",
+    64 * KIB,
+    "bytes",
+    KIB,
+    MIB,
+    "the share commitment of more is computed by a thread; of this much it takes a third of a millisecond",
 )
 CELESTIA_GROUP_BLOBS_MAX = _number(
     "CELESTIA_GROUP_BLOBS_MAX", 64, "blobs", 1, 256, "in one transaction, each with its gas"

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Final
 
 import msgspec
-from starlette.routing import BaseRoute, Match, Router
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.api.errors import Family, envelope, status_of
@@ -85,13 +85,14 @@ def build_app(service: Service, lifespan: Callable[[Any], AbstractAsyncContextMa
         for route in service.routes
     ]
     bound += _descriptions(service)
-    return Router(routes=[_Door(service, bound)], redirect_slashes=False, lifespan=lifespan)
+    return _Door(service, bound, Router(lifespan=lifespan))
 
 
-class _Door(BaseRoute):
-    """The whole table as one Starlette route."""
+class _Door:
+    """The whole table as one ASGI app. What is not HTTP is Starlette's: a lifespan, and websockets, which it closes."""
 
-    def __init__(self, service: Service, bound: Iterable[Bound]) -> None:
+    def __init__(self, service: Service, bound: Iterable[Bound], rest: ASGIApp) -> None:
+        self._rest = rest
         self._table = RouteTable(bound)
         self._gate = service.gate
         self._position = service.position
@@ -104,12 +105,11 @@ class _Door(BaseRoute):
             "weft_http_requests_total", "Requests answered, by operation and status.", ("operation", "status")
         )
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Everything that is HTTP: what no route answers is answered here too, in our own shape."""
-        return (Match.FULL, {}) if scope["type"] == "http" else (Match.NONE, {})
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; what no route answers is answered here too, in our own shape."""
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
         family, operation = Family.WEFT, "unrouted"
         extra: tuple[tuple[bytes, bytes], ...] = ()
         request_id: RequestId | None = None

@@ -1,7 +1,6 @@
 """Finding the route of a request: a look in a dictionary for plain paths, a short walk for those with parameters.
 
-The table stands in Starlette's frame as a single route, so whatever else Starlette can mount may stand beside it,
-and a request pays for one dictionary instead of one regular expression a route.
+A request pays for one dictionary instead of one regular expression a route.
 """
 
 from collections.abc import Iterable

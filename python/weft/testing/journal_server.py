@@ -41,6 +41,8 @@ class JournalServer:
         self.process: Process | None = None
         self.errors: list[str] = []
         self.sign = b""
+        self.note_kept = b""
+        """What was left beside the log. Synced at once: nobody hears that it is kept before it is."""
         self._clock = ProcessClock(loop, started_s=50.0)
         self._loop, self._network, self._note, self._seed = loop, network, note, seed
         self._appending = asyncio.Lock()
@@ -186,6 +188,15 @@ class SharedDiskJournal:
         """The last sign of life."""
         sign: bytes = await self._ask(lambda: self._server.sign)
         return sign
+
+    async def note(self, text: bytes) -> None:
+        """Leave a note."""
+        await self._ask(lambda: setattr(self._server, "note_kept", text))
+
+    async def last_note(self) -> bytes:
+        """The last note."""
+        text: bytes = await self._ask(lambda: self._server.note_kept)
+        return text
 
     async def close(self) -> None:
         """Let go."""

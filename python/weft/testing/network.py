@@ -369,7 +369,8 @@ class SimulatedHttp:
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """The response, within the time."""
-        return await self._network.send(self._source, self._target, request, timeout_s)
+        target = self._target if request.at is None else request.at.removeprefix("http://")
+        return await self._network.send(self._source, target, request, timeout_s)
 
     def stream(self, request: Request, quiet_s: float) -> AbstractAsyncContextManager[AsyncStreamed]:
         """The response as it comes, with no longer silence in it than this."""

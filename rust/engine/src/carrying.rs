@@ -11,7 +11,7 @@ use weft_wire::{Code, Flags, Header, Kind, Refusal, Word};
 use crate::Failure;
 use crate::link::{Known, Link, OpenLane};
 use crate::matching::{Credit, Send, key};
-use crate::piece::{Direction, Part, Piece, cut, no_ranges};
+use crate::piece::{Direction, Inquiry, Part, Piece, cut, no_ranges};
 use crate::progress::{After, Command, Core, Job, LANES_PER_TOKEN};
 use crate::track::{Going, PIECE_BYTES_MAX, Pending, Saying, Slot, Track, UNREACHABLE_MAX, Up, WORDS};
 use crate::transfer::{Status, Transfer};
@@ -22,24 +22,46 @@ const DAMAGED_MAX: u32 = 4;
 pub const ATTEMPTS_MAX: u32 = 16;
 
 impl Core {
-    /// Takes a transfer on.
-    pub fn start(
+    /// Takes a transfer on, of pieces that are written once the inquiry is answered, if there is one.
+    pub fn begin(
         &mut self,
         transfer: Arc<Transfer>,
         link: &Arc<Link>,
         direction: Direction,
         pieces: Vec<Piece>,
-        after: After,
+        inquiry: Option<Inquiry>,
     ) {
-        if transfer.has_ended() {
+        let bytes = pieces.iter().map(|piece| piece.length).sum();
+        let begins = pieces.first().map(|piece| (Arc::clone(&piece.advert), piece.offset));
+        let job = Job {
+            transfer,
+            link: link.number,
+            left: 0,
+            held: Vec::new(),
+            inquiry: None,
+            begins,
+            bytes,
+            after: After::End,
+        };
+        match inquiry {
+            Some(inquiry) => {
+                let asked = inquiry.pieces.clone();
+                self.start(Job { held: pieces, inquiry: Some(inquiry), ..job }, link, Direction::Read, asked);
+            }
+            None => self.start(job, link, direction, pieces),
+        }
+    }
+
+    /// Takes a job on, of these pieces first.
+    fn start(&mut self, mut job: Job, link: &Arc<Link>, direction: Direction, pieces: Vec<Piece>) {
+        if job.transfer.has_ended() {
             return;
         }
-        self.watch(&transfer);
-        let id = transfer.id();
-        let bytes = pieces.iter().map(|piece| piece.length).sum();
-        self.jobs.insert(id, Job { transfer, link: link.number, left: pieces.len(), bytes, after });
-        let track = self.track(link);
-        track.queue.extend(pieces.into_iter().map(|piece| Going { job: id, direction, piece, attempts: 0 }));
+        self.watch(&job.transfer);
+        job.left = pieces.len();
+        let id = job.transfer.id();
+        self.jobs.insert(id, job);
+        self.track(link).queue(id, direction, pieces);
         self.busy.insert(link.number);
     }
 
@@ -83,9 +105,18 @@ impl Core {
         }
         let parts = [Part { advert: Arc::clone(&credit.advert), offset: 0, span: send.span }];
         let pieces = cut(&parts, PIECE_BYTES_MAX);
-        let (transfer, link) = (Arc::clone(&send.transfer), Arc::clone(&send.link));
-        let after = After::Landed { receive: credit.receive, send };
-        self.start(transfer, &link, Direction::Write, pieces, after);
+        let link = Arc::clone(&send.link);
+        let job = Job {
+            transfer: Arc::clone(&send.transfer),
+            link: link.number,
+            left: 0,
+            held: Vec::new(),
+            inquiry: None,
+            begins: None,
+            bytes: length,
+            after: After::Landed { receive: credit.receive, send },
+        };
+        self.start(job, &link, Direction::Write, pieces);
     }
 
     /// A credit that was not used goes to the next send.
@@ -215,25 +246,27 @@ impl Core {
         let (link, mailbox) = (Arc::clone(&track.link), Arc::clone(&self.mailbox));
         let spawned = std::thread::Builder::new().name("weft-connect".to_owned()).spawn(move || {
             let deadline = link.connect_deadline();
+            // Read before: what comes up after the best way has changed is of the earlier one.
+            let way = link.ways();
             let result = if slot == WORDS { link.dial_tcp(deadline) } else { link.dial(deadline) };
-            mailbox.put(Command::Dialed { link: link.number, slot, result });
+            mailbox.put(Command::Dialed { link: link.number, slot, way, result });
         });
         if let Err(cause) = spawned {
             let peer = track.link.peer.name.clone();
             self.mailbox.put(Command::Dialed {
                 link: number,
                 slot,
+                way: track.link.ways(),
                 result: Err(TransportError::Unreachable { peer, cause }),
             });
         }
     }
 
     /// A lane came up, or did not.
-    pub fn dialed(&mut self, number: u64, slot: usize, result: Result<Box<dyn Driven>, TransportError>) {
+    pub fn dialed(&mut self, number: u64, slot: usize, way: u64, result: Result<Box<dyn Driven>, TransportError>) {
         let now = Instant::now();
         let Some(track) = self.tracks.get_mut(&number) else { return };
         track.slots[slot] = Slot::Idle;
-        let way = track.link.ways();
         match result {
             Ok(driven) => {
                 let mut interest = Interest::NONE;
@@ -271,6 +304,8 @@ impl Core {
                 if !(failure.temporary || damaged) || (refused && now.duration_since(since) >= UNREACHABLE_MAX) {
                     track.unreachable_since = None;
                     track.probe = false;
+                    // Whatever link leads there: nobody waits any more for what is sent to its receives.
+                    self.matching.forget(&key(&track.link));
                     self.fail_all(number, &failure);
                 }
             }
@@ -334,7 +369,11 @@ impl Core {
                 up.pieces -= 1;
                 up.bytes -= going.piece.length;
                 match outcome {
-                    Outcome::Done(..) => self.piece_done(going.job),
+                    Outcome::Done(..) => {
+                        let transport = up.lane.carrier(id);
+                        track.link.moved.add(transport, going.piece.length);
+                        self.piece_done(going.job);
+                    }
                     Outcome::Refused(refusal) => self.piece_refused(number, going, &refusal),
                 }
             }
@@ -370,6 +409,18 @@ impl Core {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.left -= 1;
         if job.left > 0 {
+            return;
+        }
+        if !job.held.is_empty() {
+            // Every owner said that it would take its part.
+            let pieces = std::mem::take(&mut job.held);
+            job.left = pieces.len();
+            job.inquiry = None;
+            let number = job.link;
+            if let Some(track) = self.tracks.get_mut(&number) {
+                track.queue(id, Direction::Write, pieces);
+                self.busy.insert(number);
+            }
             return;
         }
         let job = self.jobs.remove(&id).expect("looked at above");

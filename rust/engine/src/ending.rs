@@ -9,11 +9,11 @@ use weft_wire::{Code, Word};
 
 use crate::Failure;
 use crate::carrying::{ATTEMPTS_MAX, requeue};
-use crate::matching::key;
 use crate::piece::Direction;
 use crate::progress::{After, Command, Core};
 use crate::track::{Going, Pending, Saying, Slot, WORDS};
 use crate::transfer::{Status, Transfer};
+use crate::ways::reason;
 
 impl Core {
     /// A lane is of no use any more: what was on it is asked again, elsewhere or later.
@@ -23,6 +23,9 @@ impl Core {
         let Slot::Up(mut up) = std::mem::replace(&mut track.slots[slot], Slot::Idle) else { return };
         if let Some((descriptor, _)) = up.lane.driven.readiness() {
             let _ = self.poller.remove(descriptor);
+        }
+        if up.lane.driven.transport() != "tcp" {
+            track.link.troubled(reason(error));
         }
         up.lane.driven.close();
         let mut going: Vec<(u64, Going)> = Vec::new();
@@ -127,6 +130,9 @@ impl Core {
                 if up.lane.driven.forget(speaking) == Forgotten::Torn || timed_out {
                     torn.push(*number);
                 }
+            } else if track.speaking.is_some() && timed_out {
+                // The one before it was not answered all this time, and may have nobody left who would look.
+                torn.push(*number);
             }
             let (its, others): (VecDeque<Saying>, VecDeque<Saying>) = track.words.drain(..).partition(is_its);
             track.words = others;
@@ -142,6 +148,10 @@ impl Core {
     /// Ends a job before its time. Its memory is the caller's again once its transfer has ended.
     pub fn fail(&mut self, id: u64, status: Status) {
         let Some(job) = self.jobs.remove(&id) else { return };
+        let status = match (status, &job.begins) {
+            (Status::Failed(failure), Some((advert, offset))) => Status::Failed(failure.within(advert, *offset)),
+            (status, _) => status,
+        };
         let timed_out = matches!(&status, Status::Failed(failure) if failure.code == "timed_out");
         let mut torn = Vec::new();
         if let Some(track) = self.tracks.get_mut(&job.link) {
@@ -224,7 +234,6 @@ impl Core {
             }
         }
         if let Some(track) = self.tracks.get_mut(&number) {
-            self.matching.forget(&key(&track.link));
             track.speaking = None;
             for said in track.words.drain(..).filter_map(|saying| saying.transfer) {
                 said.end(Status::Failed(failure.clone()));

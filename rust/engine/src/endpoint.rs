@@ -4,29 +4,28 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use weft_sys::memory::Span;
+use weft_sys::memory::{Mapping, PAGE_BYTES, Span};
 use weft_sys::neighbour;
 use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions, Tls};
-use weft_verbs::{EndpointRecord, Lender, Rail, RdmaDialer};
 use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
 use crate::Failure;
-use crate::bounced::Bounced;
-use crate::ipc::{Neighbour, Owner};
+use crate::ipc::{NearLender, Owner, Watch};
 use crate::link::Link;
-use crate::matching::{Matching, Receive, Send};
+use crate::matching::{Matching, Receive, Send, key};
 use crate::memory::{Memory, MemoryCounts};
 use crate::notices::{Notice, Notices};
-use crate::piece::{Direction, Part, check, cut};
-use crate::progress::{After, Command, Core, Mailbox, TRANSFERS_MAX};
-use crate::rdma::{ByQueuePair, Rdma};
+use crate::piece::{Direction, Part, check, cut, inquire};
+use crate::progress::{Command, Core, Mailbox, TRANSFERS_MAX};
+use crate::rdma::Rdma;
 use crate::router::Router;
 use crate::track::PIECE_BYTES_MAX;
 use crate::transfer::Transfer;
+use crate::ways::LinkStatus;
 
 /// A receive's grant outlives its deadline by this, so that clocks that differ a little end no transfer.
 const GRANT_SPARE_MS: u64 = 60_000;
@@ -57,34 +56,38 @@ pub struct EndpointConfig {
 
 /// One process's end of transfers.
 pub struct Endpoint {
-    identity: Arc<Identity>,
-    connect: ConnectOptions,
-    now_ms: fn() -> u64,
-    server: Arc<Server>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) connect: ConnectOptions,
+    pub(crate) now_ms: fn() -> u64,
+    pub(crate) server: Arc<Server>,
     memory: Arc<Memory>,
     matching: Arc<Matching>,
     notices: Arc<Notices>,
-    router: Arc<Router>,
+    pub(crate) router: Arc<Router>,
     /// Answers neighbours; none where there are no UNIX sockets, or they are not wanted.
-    owner: Option<Owner>,
+    pub(crate) owner: Option<Owner>,
+    /// Looks after what is mapped of neighbours' memory; there where neighbours are looked for.
+    pub(crate) watch: Option<Arc<Watch>>,
+    /// Hands extents over to processes of this machine, where that was asked for.
+    near: Mutex<Option<NearLender>>,
     /// Queue pairs; none until a device is taken into use.
-    rdma: OnceLock<Rdma>,
-    mailbox: Arc<Mailbox>,
-    links: Mutex<HashMap<u64, Arc<Link>>>,
+    pub(crate) rdma: Mutex<Option<Arc<Rdma>>>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) links: Mutex<HashMap<u64, Arc<Link>>>,
     link_next: AtomicU64,
     transfer_next: AtomicU64,
     under_way: Arc<AtomicUsize>,
     thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
     /// How bounce buffers are made, where they are wanted.
-    bounce: Mutex<Option<TcpxOptions>>,
+    pub(crate) bounce: Mutex<Option<TcpxOptions>>,
 }
 
 /// What an endpoint is doing.
 #[derive(Clone, Debug)]
 pub struct EndpointStatus {
-    /// Its links: peer, address, transport.
-    pub links: Vec<(String, SocketAddr, &'static str)>,
+    /// Its links.
+    pub links: Vec<LinkStatus>,
     /// Its memory.
     pub memory: MemoryCounts,
     /// Transfers under way.
@@ -133,6 +136,7 @@ impl Endpoint {
             )
             .ok();
         }
+        let watch = if config.ipc { Watch::new(config.now_ms).ok().map(Arc::new) } else { None };
         if let Some(owner) = &owner {
             memory.also_ask(owner.withdrawing());
             owner.name().clone_into(&mut greeting.socket);
@@ -153,7 +157,9 @@ impl Endpoint {
             notices,
             router,
             owner,
-            rdma: OnceLock::new(),
+            watch,
+            near: Mutex::default(),
+            rdma: Mutex::default(),
             mailbox,
             links: Mutex::default(),
             link_next: AtomicU64::new(1),
@@ -193,17 +199,26 @@ impl Endpoint {
     /// What it is doing.
     pub fn status(&self) -> EndpointStatus {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut links: Vec<_> =
-            links.values().map(|link| (link.peer.name.clone(), link.address, link.transport())).collect();
-        links.sort();
+        let mut links: Vec<_> = links.values().map(|link| link.status()).collect();
+        links.sort_by(|one, other| (&one.peer, one.address).cmp(&(&other.peer, other.address)));
         EndpointStatus { links, memory: self.memory.counts(), transfers: self.under_way.load(Ordering::Relaxed) }
     }
 
-    /// Connects to the endpoint that listens at `address`.
+    /// Connects to the endpoint that listens at `address`, and takes the best way that works.
     ///
     /// # Errors
     /// As [`Link::connect`].
     pub fn connect(&self, address: SocketAddr, deadline: Instant) -> Result<Arc<Link>, Failure> {
+        let link = self.meet(address, deadline)?;
+        self.take_best(&link, deadline);
+        Ok(link)
+    }
+
+    /// Connects to the endpoint that listens at `address`, by TCP: which way is taken is said by [`Endpoint::take_way`].
+    ///
+    /// # Errors
+    /// As [`Link::connect`].
+    pub fn meet(&self, address: SocketAddr, deadline: Instant) -> Result<Arc<Link>, Failure> {
         self.check_open()?;
         let mut greeting = self.router.greeting();
         if greeting.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified()) {
@@ -215,7 +230,7 @@ impl Endpoint {
         let number = self.link_next.fetch_add(1, Ordering::Relaxed);
         let link =
             Link::connect(number, address, Arc::clone(&self.identity), self.connect.clone(), &greeting, deadline)?;
-        Ok(self.keep(link, deadline))
+        Ok(self.keep(link))
     }
 
     /// The quickest of a few round trips to whoever listens at `address`, over a connection of its own.
@@ -233,6 +248,18 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::connect`]: the peer cannot be reached from here.
     pub fn accept(&self, until: Instant) -> Result<Option<Arc<Link>>, Failure> {
+        let link = self.accept_plain(until)?;
+        if let Some(link) = &link {
+            self.take_best(link, link.connect_deadline());
+        }
+        Ok(link)
+    }
+
+    /// As [`Endpoint::accept`], by TCP: which way is taken is said by [`Endpoint::take_way`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::accept`].
+    pub fn accept_plain(&self, until: Instant) -> Result<Option<Arc<Link>>, Failure> {
         self.check_open()?;
         let Some(incoming) = self.router.next(until) else { return Ok(None) };
         let name = &incoming.peer.0;
@@ -252,73 +279,59 @@ impl Endpoint {
             let detail = format!("{name} is gone; another process answers at {address}");
             return Err(Failure::new("disconnected", name, detail));
         }
-        Ok(Some(self.keep(link, deadline)))
+        Ok(Some(self.keep(link)))
     }
 
-    /// Keeps a link, and finds out whether its peer is a neighbour.
-    fn keep(&self, link: Link, deadline: Instant) -> Arc<Link> {
-        let (ours, theirs) = (self.router.greeting(), &link.greeting);
-        let near = !ours.machine.is_empty() && ours.machine == theirs.machine && ours.user == theirs.user;
-        let mut shorter = false;
-        if near && !theirs.socket.is_empty() {
-            let shortcut = Neighbour::new(theirs.socket.clone(), link.peer.clone(), self.now_ms);
-            shorter = link.try_shortcut(Arc::new(shortcut), deadline);
-        }
-        if let Some(rdma) = self.rdma.get()
-            && !shorter
-        {
-            let (identity, options) = (Arc::clone(&self.identity), self.connect.clone());
-            let dialer = RdmaDialer::new(&rdma.rail, link.address, link.peer.clone(), identity, options, None);
-            link.try_shortcut(Arc::new(ByQueuePair(dialer)), deadline);
-        }
-        if let Some(tcpx) = *self.bounce.lock().unwrap_or_else(PoisonError::into_inner) {
-            let shortcut = Bounced {
-                address: link.address,
-                peer: link.peer.clone(),
-                identity: Arc::clone(&self.identity),
-                connect: self.connect.clone(),
-                tcpx,
-            };
-            link.try_shortcut(Arc::new(shortcut), deadline);
-        }
+    fn keep(&self, link: Link) -> Arc<Link> {
         let link = Arc::new(link);
         self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(link.number, Arc::clone(&link));
         link
     }
 
-    /// Takes an RDMA device into use, for peers that are met from now on and for those that ask. What to publish of it.
-    /// Twice is once.
+    /// Hands the extents its server lends to processes of this machine, to be mapped and read. Twice is once.
     ///
     /// # Errors
-    /// `not_supported` when the device lends nothing, and under TLS, which a queue pair's bytes would go past.
-    pub fn use_rdma(&self, rail: &Arc<Rail>) -> Result<EndpointRecord, Failure> {
-        self.check_open()?;
-        if self.identity.speaks_tls() {
-            let detail = "this process speaks TLS only, and RDMA does not encrypt".to_owned();
-            return Err(Failure::new("not_supported", &self.identity.name, detail));
+    /// `not_supported` where there are no UNIX sockets, or descriptors and threads for them.
+    pub fn lend_near(&self) -> Result<(), Failure> {
+        self.check_reached()?;
+        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+        if near.is_none() {
+            let started = NearLender::start(&self.server, &self.identity).map_err(|error| {
+                let detail = format!("no UNIX socket could be had to hand memory over: {error}");
+                Failure::new("not_supported", &self.identity.name, detail)
+            })?;
+            *near = Some(started);
         }
-        let lend = || {
-            Lender::start(rail, &self.server, self.now_ms)
-                .map_err(|error| Failure::new("not_supported", &self.identity.name, error.to_string()))
-        };
-        if let Some(Rdma { lender: Some(lender), .. }) = self.rdma.get() {
-            return Ok(lender.record());
-        }
-        let rdma = Rdma { rail: Arc::clone(rail), lender: Some(lend()?) };
-        let kept = self.rdma.get_or_init(|| rdma);
-        kept.lender.as_ref().map(Lender::record).ok_or_else(|| Failure::argument("this endpoint only calls by RDMA"))
-    }
-
-    /// Takes an RDMA device into use for peers that are met from now on, and lends nothing by it. Twice is once.
-    pub fn call_by_rdma(&self, rail: &Arc<Rail>) {
-        self.rdma.get_or_init(|| Rdma { rail: Arc::clone(rail), lender: None });
+        Ok(())
     }
 
     /// Gives a link up: what is under way on it fails as `closed`.
     pub fn disconnect(&self, link: &Arc<Link>) {
         link.close();
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
-        self.mailbox.put(Command::Leave(link.number));
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.remove(&link.number);
+        // A program may hold several links to one peer, and receives were posted to the process, not to a link.
+        let peer = key(link);
+        let last = !links.values().any(|other| key(other) == peer);
+        drop(links);
+        self.mailbox.put(Command::Leave { link: link.number, peer: last.then_some(peer) });
+    }
+
+    /// Memory that neighbours read without asking the kernel, once they have a right to it: whole pages, all of them backed,
+    /// zero. It is registered and advertised as any other.
+    ///
+    /// # Errors
+    /// `bad_argument` for no bytes, `no_memory` when the machine has not so much.
+    pub fn allocate(&self, size_bytes: usize) -> Result<Arc<Mapping>, Failure> {
+        self.check_open()?;
+        let whole = size_bytes.checked_next_multiple_of(PAGE_BYTES).filter(|whole| *whole > 0);
+        let whole = whole.ok_or_else(|| Failure::argument("memory of no bytes cannot be had; ask for at least one"))?;
+        let mapping = Mapping::lendable("weft-memory", whole).map_err(|error| {
+            Failure::new("no_memory", &self.identity.name, format!("{size_bytes} bytes cannot be had: {error}"))
+        })?;
+        let mapping = Arc::new(mapping);
+        self.memory.lend(&mapping);
+        Ok(mapping)
     }
 
     /// Lets peers reach a part of a registration.
@@ -366,7 +379,8 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<u64, Failure> {
         let bytes = check(direction, parts)?;
-        link.move_now(direction, parts, deadline)?;
+        let first = &parts[0];
+        link.move_now(direction, parts, deadline).map_err(|failure| failure.within(&first.advert, first.offset))?;
         Ok(bytes)
     }
 
@@ -382,13 +396,15 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<Arc<Transfer>, Failure> {
         check(direction, parts)?;
+        let pieces = cut(parts, PIECE_BYTES_MAX);
+        let inquiry = inquire(direction, &pieces)?;
         let transfer = self.transfer(link, deadline)?;
         self.mailbox.put(Command::Move {
             transfer: Arc::clone(&transfer),
             link: Arc::clone(link),
             direction,
-            pieces: cut(parts, PIECE_BYTES_MAX),
-            after: After::End,
+            pieces,
+            inquiry,
         });
         Ok(transfer)
     }
@@ -511,7 +527,13 @@ impl Endpoint {
             owner.close();
             self.memory.ask_nobody();
         }
-        if let Some(Rdma { lender: Some(lender), .. }) = self.rdma.get() {
+        if let Some(watch) = &self.watch {
+            watch.close();
+        }
+        drop(self.near.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(rdma) = self.rdma()
+            && let Some(lender) = &rdma.lender
+        {
             lender.close();
         }
         self.server.close();
@@ -539,7 +561,7 @@ impl Endpoint {
         Ok(())
     }
 
-    fn check_open(&self) -> Result<(), Failure> {
+    pub(crate) fn check_open(&self) -> Result<(), Failure> {
         if self.closed.load(Ordering::Acquire) { Err(Failure::closed(&self.identity.name)) } else { Ok(()) }
     }
 }

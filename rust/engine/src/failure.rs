@@ -3,7 +3,7 @@
 use std::fmt;
 
 use weft_transport::TransportError;
-use weft_wire::{Code, Refusal};
+use weft_wire::{Advert, Code, Refusal};
 
 /// The reason of a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,12 @@ impl Failure {
         region.clone_into(&mut self.region);
         self.offset = offset;
         self
+    }
+
+    /// The same, of a transfer that begins here, unless it says already where it failed.
+    #[must_use]
+    pub fn within(self, advert: &Advert, offset: u64) -> Self {
+        if self.region.is_empty() { self.at(&advert.region(), offset) } else { self }
     }
 
     /// Whether it is the peer's refusal with this code.

@@ -20,10 +20,11 @@ use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word
 
 use crate::Failure;
 use crate::asking::Asking;
-use crate::piece::{Direction, Part, Piece, cut, no_ranges};
+use crate::piece::{Direction, Part, Piece, cut, inquire, no_ranges};
+use crate::ways::{Moved, reason};
 
 /// Lanes of one link that callers may wait on at once; more of them take turns.
-const WAITED_LANES_MAX: usize = 4;
+pub(crate) const WAITED_LANES_MAX: usize = 4;
 /// Pieces of one waiting call that are outstanding at once: the peer works on the next while this side receives the last.
 const WAITED_PIECES_MAX: usize = 4;
 /// What one request of a waiting call carries.
@@ -55,7 +56,7 @@ pub struct OpenLane {
 
 /// An advert as a lane knows it.
 pub struct Known {
-    /// Which; two that differ in anything are two, whatever their number.
+    /// Which; two that open something else are two, whatever their number.
     pub advert: Arc<Advert>,
     /// What the peer calls it on this lane.
     pub handle: u64,
@@ -69,10 +70,16 @@ impl OpenLane {
         Self { driven, handles: HashMap::new() }
     }
 
+    /// The transport that carried a read or write that finished here. Asked once of each.
+    pub fn carrier(&mut self, id: u64) -> &'static str {
+        let transport = self.driven.transport();
+        if transport != "tcp" && self.driven.went_by_tcp(id) { "tcp" } else { transport }
+    }
+
     /// The handle of an advert, if it may be used: reading asks for no epoch.
     pub fn handle(&self, advert: &Arc<Advert>, direction: Direction, epoch: u64) -> Option<u64> {
         let known = self.handles.get(&advert.buffer)?;
-        let same = Arc::ptr_eq(&known.advert, advert) || known.advert == *advert;
+        let same = Arc::ptr_eq(&known.advert, advert) || known.advert.opens_the_same(advert);
         (same && (direction == Direction::Read || known.epoch == epoch)).then_some(known.handle)
     }
 }
@@ -90,21 +97,24 @@ pub struct Link {
     /// Names this link's writes at the peer.
     pub writer: u64,
     identity: Arc<Identity>,
-    options: ConnectOptions,
+    pub(crate) options: ConnectOptions,
     epoch: AtomicU64,
     ways: AtomicU64,
-    pool: Mutex<Pool>,
+    pub(crate) pool: Mutex<Pool>,
     freed: Condvar,
     /// Lanes for questions.
     pub asking: Asking,
-    shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
+    pub(crate) shortcut: Mutex<Option<Arc<dyn Shortcut>>>,
     closed: AtomicBool,
     last_transport: Mutex<&'static str>,
+    pub(crate) trouble: Mutex<Option<String>>,
+    /// Bytes that moved, by transport.
+    pub moved: Moved,
 }
 
-struct Pool {
-    idle: Vec<Waited>,
-    out: usize,
+pub(crate) struct Pool {
+    pub(crate) idle: Vec<Waited>,
+    pub(crate) out: usize,
     /// Callers that wait for a lane; telling nobody costs a system call.
     queued: usize,
 }
@@ -178,6 +188,8 @@ impl Link {
             shortcut: Mutex::new(None),
             closed: AtomicBool::new(false),
             last_transport: Mutex::new("tcp"),
+            trouble: Mutex::default(),
+            moved: Moved::default(),
         })
     }
 
@@ -212,23 +224,6 @@ impl Link {
     /// Grows whenever the best way changes: a lane of an earlier number is replaced when it is next idle.
     pub fn ways(&self) -> u64 {
         self.ways.load(Ordering::Acquire)
-    }
-
-    /// Takes a faster way if a lane comes up on it now, and says whether one did.
-    pub fn try_shortcut(&self, shortcut: Arc<dyn Shortcut>, deadline: Instant) -> bool {
-        let Ok(driven) = shortcut.dial(deadline) else { return false };
-        self.came_up(shortcut.transport());
-        // The connection there was is as good as any to ask over.
-        if let Some(waited) = self.borrow_tcp() {
-            self.asking.keep(waited);
-        }
-        self.set_shortcut(Some(shortcut));
-        let lane = Some(OpenLane::new(driven));
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.out + pool.idle.len() < WAITED_LANES_MAX {
-            pool.idle.push(Waited { lane, way: self.ways(), spin: Spin::new(self.options.spin) });
-        }
-        true
     }
 
     /// The transport the last lane for data came up on.
@@ -278,19 +273,25 @@ impl Link {
     /// As [`TcpDriven::connect`]; `Refused` with `ExtentLost` when another life of the peer answers.
     pub fn dial(&self, deadline: Instant) -> Result<Box<dyn Driven>, TransportError> {
         let shortcut = self.shortcut.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(shortcut) = shortcut
-            && let Ok(lane) = shortcut.dial(deadline)
-        {
-            self.came_up(shortcut.transport());
-            return Ok(lane);
+        if let Some(shortcut) = shortcut {
+            match shortcut.dial(deadline) {
+                Ok(lane) => {
+                    self.came_up(shortcut.transport());
+                    return Ok(lane);
+                }
+                Err(error) => self.troubled(reason(&error)),
+            }
         }
         let lane = self.dial_tcp(deadline)?;
         self.came_up("tcp");
         Ok(lane)
     }
 
-    fn came_up(&self, transport: &'static str) {
+    pub(crate) fn came_up(&self, transport: &'static str) {
         *self.last_transport.lock().unwrap_or_else(PoisonError::into_inner) = transport;
+        if transport != "tcp" {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// A TCP lane, for words and where there is nothing better. Waits.
@@ -334,12 +335,28 @@ impl Link {
     /// # Errors
     /// The first refusal, or the connection's error once repeating did not help within the deadline.
     pub fn move_now(&self, direction: Direction, parts: &[Part], deadline: Instant) -> Result<(), Failure> {
-        let pieces = cut(parts, WAITED_PIECE_BYTES);
         let mut waited = self.take(deadline)?;
+        if let [part] = parts
+            && part.span.len() as u64 <= WAITED_PIECE_BYTES
+            && waited.way == self.ways()
+            && waited.at_once(direction, part, self.epoch())
+        {
+            self.put_back(waited);
+            return Ok(());
+        }
+        let pieces = cut(parts, WAITED_PIECE_BYTES);
+        let inquiry = match inquire(direction, &pieces) {
+            Ok(inquiry) => inquiry,
+            Err(failure) => {
+                self.put_back(waited);
+                return Err(failure);
+            }
+        };
+        let asked = inquiry.as_ref().map_or(&[][..], |inquiry| &inquiry.pieces);
         let mut patience = Patience::until(deadline);
         let (mut fenced, mut damages) = (0, 0);
         let result = loop {
-            let error = match self.attempt(&mut waited, direction, &pieces, deadline) {
+            let error = match self.attempt(&mut waited, direction, asked, &pieces, deadline) {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
@@ -361,7 +378,11 @@ impl Link {
             let failure = match error {
                 Trouble::Refused(failure) => failure,
                 Trouble::Lane { failure, .. } => {
-                    waited.lane = None;
+                    if let Some(lane) = waited.lane.take()
+                        && lane.driven.transport() != "tcp"
+                    {
+                        self.troubled(failure.detail.clone());
+                    }
                     failure
                 }
             };
@@ -376,11 +397,12 @@ impl Link {
         result
     }
 
-    /// Moves the pieces over the lane, connecting and opening what is missing.
+    /// Moves the pieces over the lane, connecting and opening what is missing, once what is `asked` was answered.
     fn attempt(
         &self,
         waited: &mut Waited,
         direction: Direction,
+        asked: &[Piece],
         pieces: &[Piece],
         deadline: Instant,
     ) -> Result<(), Trouble> {
@@ -401,19 +423,15 @@ impl Link {
         for piece in pieces {
             let lane = waited.lane.as_ref().expect("connected above");
             if lane.handle(&piece.advert, direction, epoch).is_none() {
-                self.open_now(waited, &piece.advert, epoch, deadline)?;
+                self.open_now(waited, piece, epoch, deadline)?;
             }
         }
-        waited.run(direction, pieces, epoch, deadline)
+        waited.run(Direction::Read, asked, epoch, deadline, None)?;
+        waited.run(direction, pieces, epoch, deadline, Some(&self.moved))
     }
 
-    fn open_now(
-        &self,
-        waited: &mut Waited,
-        advert: &Arc<Advert>,
-        epoch: u64,
-        deadline: Instant,
-    ) -> Result<(), Trouble> {
+    fn open_now(&self, waited: &mut Waited, piece: &Piece, epoch: u64, deadline: Instant) -> Result<(), Trouble> {
+        let advert = &piece.advert;
         let submission = self.opening(u64::MAX, advert, epoch);
         match waited.ask(submission, deadline).map_err(|error| Trouble::lane(&error, false))? {
             Outcome::Done(header, _) => {
@@ -428,7 +446,7 @@ impl Link {
                 Err(Trouble::Lane { failure, fence: false })
             }
             Outcome::Refused(refusal) => {
-                Err(Trouble::Refused(Failure::refused(&self.peer.name, &refusal).at(&advert.region(), 0)))
+                Err(Trouble::Refused(Failure::refused(&self.peer.name, &refusal).at(&advert.region(), piece.offset)))
             }
         }
     }
@@ -508,8 +526,23 @@ impl Waited {
         Ok(finished.remove(0).outcome)
     }
 
+    /// Moves one part without a request, if the lane can and the advert is open.
+    fn at_once(&mut self, direction: Direction, part: &Part, epoch: u64) -> bool {
+        let Some(lane) = &mut self.lane else { return false };
+        let Some(handle) = lane.handle(&part.advert, direction, epoch) else { return false };
+        let kind = if direction == Direction::Read { Kind::Read } else { Kind::Write };
+        lane.driven.at_once(kind, handle, part.offset, part.span)
+    }
+
     /// Moves pieces whose adverts are open.
-    fn run(&mut self, direction: Direction, pieces: &[Piece], epoch: u64, deadline: Instant) -> Result<(), Trouble> {
+    fn run(
+        &mut self,
+        direction: Direction,
+        pieces: &[Piece],
+        epoch: u64,
+        deadline: Instant,
+        moved: Option<&Moved>,
+    ) -> Result<(), Trouble> {
         let lane = self.lane.as_mut().expect("the caller made sure of a lane");
         let fence = direction == Direction::Write;
         let (mut next, mut ended) = (0, 0);
@@ -518,11 +551,7 @@ impl Waited {
         while ended < pieces.len() {
             while refused.is_none() && next < pieces.len() && next - ended < WAITED_PIECES_MAX {
                 let piece = &pieces[next];
-                let Some(handle) = lane.handle(&piece.advert, direction, epoch) else {
-                    // The caller opened it, and then another that claims its number.
-                    refused = Some(Failure::argument("two different adverts of one number are in one vector"));
-                    break;
-                };
+                let handle = lane.handle(&piece.advert, direction, epoch).expect("the caller opened it");
                 lane.driven.submit(piece.submission(next as u64, direction, handle));
                 next += 1;
             }
@@ -533,16 +562,21 @@ impl Waited {
                 .map_err(|error| Trouble::lane(&error, fence))?;
             for Finished { id, outcome } in finished.drain(..) {
                 ended += 1;
-                if let Outcome::Refused(refusal) = outcome {
-                    let piece = &pieces[usize::try_from(id).expect("an index of ours")];
-                    let region = piece.advert.region();
-                    let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
-                    if refusal.code == Code::BadFrame {
-                        // The peer could not read it, and ends the connection.
-                        return Err(Trouble::Lane { failure, fence });
+                let piece = &pieces[usize::try_from(id).expect("an index of ours")];
+                let Outcome::Refused(refusal) = outcome else {
+                    let carrier = lane.carrier(id);
+                    if let Some(moved) = moved {
+                        moved.add(carrier, piece.length);
                     }
-                    refused.get_or_insert(failure);
+                    continue;
+                };
+                let region = piece.advert.region();
+                let failure = Failure::refused(&lane.driven.peer().name, &refusal).at(&region, piece.offset);
+                if refusal.code == Code::BadFrame {
+                    // The peer could not read it, and ends the connection.
+                    return Err(Trouble::Lane { failure, fence });
                 }
+                refused.get_or_insert(failure);
             }
         }
         refused.map_or(Ok(()), |failure| Err(Trouble::Refused(failure)))

@@ -1,10 +1,11 @@
 //! A transfer cut into what one request carries.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use weft_sys::memory::Span;
 use weft_transport::{Payload, Submission};
-use weft_wire::{Advert, Header, Kind, PAYLOAD_BYTES_MAX, RANGES_MAX, Range};
+use weft_wire::{Advert, Grant, Header, Kind, PAYLOAD_BYTES_MAX, RANGES_MAX, Range};
 
 use crate::Failure;
 
@@ -71,12 +72,21 @@ impl Piece {
 /// # Errors
 /// `bad_argument`, `out_of_range` or `read_only`, naming the part.
 pub fn check(direction: Direction, parts: &[Part]) -> Result<u64, Failure> {
-    if parts.is_empty() {
+    let Some(first) = parts.first() else {
         return Err(Failure::argument("the vector is empty; name at least one range"));
-    }
+    };
     let mut total = 0u64;
+    let mut seen: HashMap<u64, &Arc<Advert>> = HashMap::new();
     for (index, part) in parts.iter().enumerate() {
         let length = part.span.len() as u64;
+        if !Arc::ptr_eq(&part.advert, &first.advert) {
+            let known = seen.entry(part.advert.buffer).or_insert(&part.advert);
+            let first_too = first.advert.buffer == part.advert.buffer;
+            if !known.opens_the_same(&part.advert) || (first_too && !first.advert.opens_the_same(&part.advert)) {
+                let detail = format!("part {index} names a buffer by another advert than a part before it; use one");
+                return Err(Failure::argument(detail).at(&part.advert.region(), part.offset));
+            }
+        }
         let region = || part.advert.region();
         if length == 0 {
             return Err(Failure::argument(format!("buffer {index} is empty; each needs at least one byte")));
@@ -97,6 +107,57 @@ pub fn check(direction: Direction, parts: &[Part]) -> Result<u64, Failure> {
         total = total.saturating_add(length);
     }
     Ok(total)
+}
+
+/// What the owners of a write are asked before its first byte goes.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// Reads of the first and the last byte of what is written to each advert.
+    pub pieces: Vec<Piece>,
+    /// Where those bytes go. Nobody looks at them: that they come says that the advert is good.
+    _room: Box<[u8]>,
+}
+
+/// The inquiry before pieces are written, where one frame does not carry them all: a frame is judged whole by the owner of
+/// its advert, and between frames nothing else would keep the first from being written when the last is refused.
+///
+/// What if an advert ends between the answer and its bytes? Then the write fails in the middle, as when a peer dies.
+///
+/// # Errors
+/// `read_only` where a grant gives no right to write, whatever its advert says.
+pub fn inquire(direction: Direction, pieces: &[Piece]) -> Result<Option<Inquiry>, Failure> {
+    if direction == Direction::Read || pieces.len() < 2 {
+        return Ok(None);
+    }
+    let mut ends: Vec<(&Arc<Advert>, u64, u64)> = Vec::new();
+    let mut places: HashMap<u64, usize> = HashMap::new();
+    for piece in pieces {
+        let single = [Range { offset: piece.offset, length: piece.length }];
+        let ranges = if piece.ranges.is_empty() { &single[..] } else { &piece.ranges };
+        let place = *places.entry(piece.advert.buffer).or_insert_with(|| {
+            ends.push((&piece.advert, u64::MAX, 0));
+            ends.len() - 1
+        });
+        for range in ranges {
+            let (_, first, last) = &mut ends[place];
+            *first = (*first).min(range.offset);
+            *last = (*last).max(range.offset + range.length - 1);
+        }
+    }
+    let mut room = vec![0u8; ends.len() * 2].into_boxed_slice();
+    let mut pieces = Vec::with_capacity(ends.len());
+    for ((advert, first, last), bytes) in ends.into_iter().zip(room.chunks_exact_mut(2)) {
+        if Grant::claimed_rights(&advert.grant).is_some_and(|rights| !rights.can_write()) {
+            let detail = "its grant gives no right to write, whatever the advert says; ask its owner for one that does";
+            return Err(Failure::new("read_only", &advert.owner, detail).at(&Advert::region_id(advert.buffer), first));
+        }
+        let ranges: Arc<[Range]> =
+            if first == last { no_ranges() } else { [first, last].map(|offset| Range { offset, length: 1 }).into() };
+        let length = ranges.len().max(1);
+        let spans = vec![Span::of(&mut bytes[..length])];
+        pieces.push(Piece { advert: Arc::clone(advert), offset: first, ranges, spans, length: length as u64 });
+    }
+    Ok(Some(Inquiry { pieces, _room: room }))
 }
 
 /// A piece to which more may come: its advert, ranges, memory and bytes.

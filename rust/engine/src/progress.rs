@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use weft_sys::event::{Interest, Poller, Ready, Waker};
 use weft_transport::{Driven, Server, Spin, TransportError};
-use weft_wire::Word;
+use weft_wire::{Advert, Word};
 
 use crate::Failure;
 use crate::link::Link;
 use crate::matching::{Credit, Key, Matching, Receive, Send};
 use crate::memory::Memory;
-use crate::piece::{Direction, Piece};
+use crate::piece::{Direction, Inquiry, Piece};
 use crate::track::{Slot, Track};
 use crate::transfer::{Status, Transfer};
 
@@ -48,15 +48,28 @@ pub enum After {
 pub struct Job {
     pub transfer: Arc<Transfer>,
     pub link: u64,
+    /// Pieces that are to end before anything else happens.
     pub left: usize,
+    /// What is written once its owners answered the inquiry.
+    pub held: Vec<Piece>,
+    /// The inquiry, whose memory is touched until it is answered.
+    pub inquiry: Option<Inquiry>,
+    /// Where it begins, to be named when it fails; nothing where its caller named no place.
+    pub begins: Option<(Arc<Advert>, u64)>,
     pub bytes: u64,
     pub after: After,
 }
 
 /// What others ask of the thread.
 pub enum Command {
-    /// Carry out.
-    Move { transfer: Arc<Transfer>, link: Arc<Link>, direction: Direction, pieces: Vec<Piece>, after: After },
+    /// Carry out, once the inquiry is answered if there is one.
+    Move {
+        transfer: Arc<Transfer>,
+        link: Arc<Link>,
+        direction: Direction,
+        pieces: Vec<Piece>,
+        inquiry: Option<Inquiry>,
+    },
     /// Say; `ends` says with how many bytes the transfer is done once it was heard.
     Say { link: Arc<Link>, words: Vec<Word>, transfer: Option<Arc<Transfer>>, ends: Option<u64>, deadline: Instant },
     /// A send waits for its receive.
@@ -69,10 +82,12 @@ pub enum Command {
     Landed { from: Key, receive: u64, length: u64 },
     /// Take a transfer back.
     Cancel(u64),
-    /// A lane came up, or did not.
-    Dialed { link: u64, slot: usize, result: Result<Box<dyn Driven>, TransportError> },
-    /// A link is not used any more.
-    Leave(u64),
+    /// A lane came up, or did not; `way` is which of the link's ways it was begun for.
+    Dialed { link: u64, slot: usize, way: u64, result: Result<Box<dyn Driven>, TransportError> },
+    /// A link takes another way: lanes of the earlier one on which nothing is outstanding are closed.
+    Turn(u64),
+    /// A link is not used any more, and its peer with it where no other link leads there.
+    Leave { link: u64, peer: Option<Key> },
 }
 
 impl Command {
@@ -82,7 +97,7 @@ impl Command {
             Self::Move { transfer, .. } | Self::Watch(transfer) | Self::Receive(transfer, _) => Some(transfer),
             Self::Say { transfer, .. } => transfer,
             Self::Met(send, _) => Some(send.transfer),
-            Self::Landed { .. } | Self::Cancel(_) | Self::Dialed { .. } | Self::Leave(_) => None,
+            Self::Landed { .. } | Self::Cancel(_) | Self::Dialed { .. } | Self::Turn(_) | Self::Leave { .. } => None,
         };
         if let Some(transfer) = transfer {
             transfer.end(Status::Failed(Failure::closed("")));
@@ -293,8 +308,8 @@ impl Core {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Move { transfer, link, direction, pieces, after } => {
-                self.start(transfer, &link, direction, pieces, after);
+            Command::Move { transfer, link, direction, pieces, inquiry } => {
+                self.begin(transfer, &link, direction, pieces, inquiry);
             }
             Command::Say { link, words, transfer, ends, deadline } => self.say(&link, words, transfer, ends, deadline),
             Command::Watch(transfer) => self.watch(&transfer),
@@ -312,12 +327,16 @@ impl Core {
                 }
             }
             Command::Cancel(id) => self.give_up(id, None),
-            Command::Dialed { link, slot, result } => self.dialed(link, slot, result),
-            Command::Leave(number) => {
-                if let Some(name) = self.tracks.get(&number).map(|track| track.link.peer.name.clone()) {
-                    self.fail_all(number, &Failure::closed(&name));
+            Command::Dialed { link, slot, way, result } => self.dialed(link, slot, way, result),
+            Command::Turn(number) => self.feed(number, Instant::now()),
+            Command::Leave { link, peer } => {
+                if let Some(name) = self.tracks.get(&link).map(|track| track.link.peer.name.clone()) {
+                    self.fail_all(link, &Failure::closed(&name));
                 }
-                self.forget_track(number);
+                self.forget_track(link);
+                if let Some(peer) = peer {
+                    self.matching.forget(&peer);
+                }
             }
         }
     }

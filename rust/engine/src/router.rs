@@ -8,7 +8,7 @@ use weft_transport::{Message, MessageSink};
 use weft_wire::{Advert, Code, Greeting, Refusal, Word};
 
 use crate::matching::{Credit, Key, Matching};
-use crate::notices::Notices;
+use crate::notices::{Notices, Part};
 use crate::progress::{Command, Mailbox};
 
 /// Greetings that wait to be accepted; past it the oldest is forgotten, as a listener's backlog would.
@@ -99,7 +99,7 @@ impl Router {
     }
 
     /// Carries one word out. Only words that were taken in whole count as heard.
-    fn hear(&self, peer: &Key, word: Word) -> Result<(), Refusal> {
+    fn hear(&self, peer: &Key, writer: u64, word: Word) -> Result<(), Refusal> {
         match word {
             Word::Greet(_) => Ok(()),
             Word::Posted { receive, tag, advert } => {
@@ -119,7 +119,10 @@ impl Router {
                 self.matching.withdrawn(peer, receive);
                 Ok(())
             }
-            Word::Notice { part, parts, total, name, bytes } => self.notices.put(peer, part, parts, total, name, bytes),
+            Word::Notice { part, parts, total, name, bytes } => {
+                let part = Part { sender: &peer.0, writer, part, parts, total };
+                self.notices.put(part, name, bytes)
+            }
         }
     }
 }
@@ -137,22 +140,20 @@ impl MessageSink for Router {
             return Ok(self.greeted(peer, greeting));
         }
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        match heard.last.get(&writer) {
+        if heard.last.get(&writer).is_some_and(|last| *last >= sequence) {
             // It was taken in before; only its answer was lost.
-            Some(last) if *last >= sequence => return Ok(Vec::new()),
-            Some(_) => {}
-            None => {
-                if heard.order.len() == WRITERS_MAX
-                    && let Some(oldest) = heard.order.pop_front()
-                {
-                    heard.last.remove(&oldest);
-                }
-                heard.order.push_back(writer);
-            }
+            return Ok(Vec::new());
         }
         // Still locked: a repetition over another connection waits until this one was taken in or refused.
-        self.hear(&peer, word)?;
-        heard.last.insert(writer, sequence);
+        self.hear(&peer, writer, word)?;
+        if heard.last.insert(writer, sequence).is_none() {
+            if heard.order.len() == WRITERS_MAX
+                && let Some(oldest) = heard.order.pop_front()
+            {
+                heard.last.remove(&oldest);
+            }
+            heard.order.push_back(writer);
+        }
         Ok(Vec::new())
     }
 }

@@ -145,6 +145,11 @@ impl Track {
         }
     }
 
+    /// Puts pieces of a job behind what waits.
+    pub fn queue(&mut self, job: u64, direction: Direction, pieces: Vec<Piece>) {
+        self.queue.extend(pieces.into_iter().map(|piece| Going { job, direction, piece, attempts: 0 }));
+    }
+
     /// Whether anything waits or is outstanding.
     pub fn is_busy(&self) -> bool {
         !self.queue.is_empty()

@@ -1,6 +1,6 @@
 //! `Endpoint`: one process's end of transfers, as Python holds it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +11,9 @@ use weft_engine::{Endpoint as Engine, EndpointConfig};
 use weft_sys::memory::Span;
 use weft_sys::socket::Options;
 use weft_transport::{ServerConfig, TcpxOptions, Tier};
+use weft_verbs::gid_text;
 
+use crate::allocation::Allocation;
 use crate::buffer::Held;
 use crate::connection::{connect_options, identity, resolve};
 use crate::errors;
@@ -127,12 +129,14 @@ impl Endpoint {
         self.engine.address().port()
     }
 
-    #[pyo3(signature = (host, port, timeout_ms=None))]
-    fn connect(&self, py: Python<'_>, host: &str, port: u16, timeout_ms: Option<u64>) -> PyResult<Peer> {
+    #[pyo3(signature = (host, port, timeout_ms=None, *, plain=false))]
+    fn connect(&self, py: Python<'_>, host: &str, port: u16, timeout_ms: Option<u64>, plain: bool) -> PyResult<Peer> {
         let timeout = timeout_ms.map_or(self.connect_timeout, Duration::from_millis);
         let link = py.detach(|| {
             let address = resolve(&format!("{host}:{port}"), host, port)?.address;
-            self.engine.connect(address, Instant::now() + timeout).map_err(|failure| errors::failure(&failure))
+            let deadline = Instant::now() + timeout;
+            let link = if plain { self.engine.meet(address, deadline) } else { self.engine.connect(address, deadline) };
+            link.map_err(|failure| errors::failure(&failure))
         })?;
         Ok(Peer { engine: Arc::clone(&self.engine), link, holds: Arc::clone(&self.holds) })
     }
@@ -147,11 +151,14 @@ impl Endpoint {
         Ok((rtt.as_secs_f64() * 1e6, Tier::of(rtt).name()))
     }
 
-    fn accept(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<Option<Peer>> {
+    #[pyo3(signature = (timeout_ms, *, plain=false))]
+    fn accept(&self, py: Python<'_>, timeout_ms: u64, plain: bool) -> PyResult<Option<Peer>> {
         let until = Instant::now() + Duration::from_millis(timeout_ms);
         loop {
             let slice = until.min(Instant::now() + Duration::from_millis(100));
-            let link = py.detach(|| self.engine.accept(slice)).map_err(|failure| errors::failure(&failure))?;
+            let accepted =
+                py.detach(|| if plain { self.engine.accept_plain(slice) } else { self.engine.accept(slice) });
+            let link = accepted.map_err(|failure| errors::failure(&failure))?;
             if let Some(link) = link {
                 return Ok(Some(Peer { engine: Arc::clone(&self.engine), link, holds: Arc::clone(&self.holds) }));
             }
@@ -160,6 +167,11 @@ impl Endpoint {
             }
             py.check_signals()?;
         }
+    }
+
+    fn allocate(&self, py: Python<'_>, size_bytes: usize) -> PyResult<Allocation> {
+        let mapping = py.detach(|| self.engine.allocate(size_bytes)).map_err(|failure| errors::failure(&failure))?;
+        Ok(Allocation { mapping, size_bytes })
     }
 
     fn register(&self, buffer: &Bound<'_, PyAny>) -> PyResult<(u64, usize)> {
@@ -236,7 +248,11 @@ impl Endpoint {
         let peers: Vec<_> = status
             .links
             .into_iter()
-            .map(|(peer, address, transport)| (peer, address.ip().to_string(), address.port(), transport))
+            .map(|link| {
+                let moved: BTreeMap<_, _> = link.moved.into_iter().collect();
+                let (host, port) = (link.address.ip().to_string(), link.address.port());
+                (link.peer, host, port, link.transport, link.wanted, link.trouble, moved)
+            })
             .collect();
         report.set_item("peers", peers)?;
         report.set_item("registrations", status.memory.registrations)?;
@@ -248,7 +264,21 @@ impl Endpoint {
         Ok(report)
     }
 
-    fn counters(&self) -> std::collections::BTreeMap<String, u64> {
+    fn use_rdma(&self, py: Python<'_>) -> PyResult<Option<(u32, u16, String, u32)>> {
+        let Some(rail) = crate::rdma::rail() else { return Ok(None) };
+        let record = py.detach(|| self.engine.use_rdma(&rail)).map_err(|failure| errors::failure(&failure))?;
+        Ok(Some((record.qpn, record.lid, gid_text(&record.gid), record.psn)))
+    }
+
+    fn drop_rdma(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.engine.drop_rdma())
+    }
+
+    fn rdma_trouble(&self) -> Option<String> {
+        self.engine.rdma_trouble()
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
         self.engine.server().counters().list().into_iter().collect()
     }
 

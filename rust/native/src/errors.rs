@@ -41,12 +41,12 @@ pub fn failure(failure: &Failure) -> PyErr {
     Python::attach(|py| {
         let facts = PyDict::new(py);
         let filled = facts.set_item("peer", &failure.peer).and_then(|()| {
+            facts.set_item("reason", failure.code)?;
             if failure.region.is_empty() {
                 return Ok(());
             }
             facts.set_item("region", &failure.region)?;
-            facts.set_item("offset", failure.offset)?;
-            facts.set_item("reason", failure.code)
+            facts.set_item("offset", failure.offset)
         });
         filled.map_or_else(|error| error, |()| build(py, failure.code, &failure.detail, &facts))
     })

@@ -1,12 +1,14 @@
 //! `Peer` and `Advert`: the way to another endpoint, and what of its memory may be reached.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use weft_engine::{Direction, Endpoint as Engine, Failure, Link, Part, Transfer as Moving};
 use weft_sys::memory::Span;
+use weft_verbs::{EndpointRecord, parse_gid};
 use weft_wire::{Advert as Right, ExtentName};
 
 use crate::buffer::Held;
@@ -301,6 +303,54 @@ impl Peer {
         let answer =
             py.detach(|| self.link.ask(topic, held.bytes(), until)).map_err(|failure| errors::failure(&failure))?;
         Ok(PyBytes::new(py, &answer))
+    }
+
+    fn facts(&self) -> (bool, bool, bool, bool) {
+        let facts = self.engine.facts(&self.link);
+        (facts.same_machine, facts.same_user, facts.answers_here, facts.answers_there)
+    }
+
+    #[pyo3(signature = (transport, timeout_ms=2000, *, expected=None))]
+    fn take_way(
+        &self,
+        py: Python<'_>,
+        transport: &str,
+        timeout_ms: u64,
+        expected: Option<(u32, u16, String, u32)>,
+    ) -> PyResult<()> {
+        let expected = expected
+            .map(|(qpn, lid, gid, psn)| {
+                let gid = parse_gid(&gid).ok_or_else(|| errors::argument(&format!("{gid:?} is no GID")))?;
+                Ok::<_, PyErr>(EndpointRecord { qpn, lid, gid, psn })
+            })
+            .transpose()?;
+        let until = Instant::now() + Duration::from_millis(timeout_ms);
+        py.detach(|| self.engine.take_way(&self.link, transport, expected, until))
+            .map_err(|failure| errors::failure(&failure))
+    }
+
+    fn retry_way(&self, py: Python<'_>, timeout_ms: u64) -> bool {
+        py.detach(|| self.link.retry(Instant::now() + Duration::from_millis(timeout_ms)))
+    }
+
+    #[getter]
+    fn wanted(&self) -> &'static str {
+        self.link.wanted()
+    }
+
+    #[getter]
+    fn trouble(&self) -> Option<String> {
+        self.link.status().trouble
+    }
+
+    #[getter]
+    fn moved_bytes(&self) -> BTreeMap<&'static str, u64> {
+        self.link.moved.list().into_iter().collect()
+    }
+
+    #[getter]
+    fn is_closed(&self) -> bool {
+        self.link.is_closed()
     }
 
     fn close(&self) {

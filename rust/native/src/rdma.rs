@@ -24,7 +24,7 @@ pub fn upgrade(spin_us: u64) -> Option<Arc<RdmaUpgrade>> {
     rail().map(|rail| Arc::new(RdmaUpgrade::new(&rail, None, Duration::from_micros(spin_us))))
 }
 
-/// Takes a device into use and returns its name. Twice is once: the first stays.
+/// Takes a device into use and returns its name. Twice is once: the first stays, unless it is lost by now.
 #[pyfunction]
 #[pyo3(signature = (*, device=None, library=None))]
 pub fn use_rdma(py: Python<'_>, device: Option<String>, library: Option<PathBuf>) -> PyResult<String> {
@@ -36,7 +36,7 @@ pub fn use_rdma(py: Python<'_>, device: Option<String>, library: Option<PathBuf>
     // The exception is made once the lock is let go of: making it takes the GIL, whose holder may want the lock.
     let opened = py.detach(|| {
         let mut rail = RAIL.lock().unwrap_or_else(PoisonError::into_inner);
-        if rail.is_none() {
+        if rail.as_ref().is_none_or(|rail| rail.check().is_err()) {
             *rail = Some(Rail::open(&RailOptions { library, device })?);
         }
         Ok::<_, VerbsError>(rail.as_ref().expect("opened above").device().name().to_owned())

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use weft_sys::event::{self, Interest};
 use weft_sys::memory::Span;
-use weft_wire::{Header, Range, Refusal};
+use weft_wire::{Header, Kind, Range, Refusal};
 
 use crate::{PeerIdentity, TransportError};
 
@@ -115,6 +115,12 @@ pub trait Driven: Send {
         self.advance(finished)
     }
 
+    /// Moves one range now, for a driver with nothing outstanding here, where the lane needs no answer for it. `false` when it
+    /// does, or when anything is in the way: the request says what, in the ordinary way.
+    fn at_once(&mut self, _kind: Kind, _handle: u64, _offset: u64, _span: Span) -> bool {
+        false
+    }
+
     /// Gives one request up.
     fn forget(&mut self, id: u64) -> Forgotten;
 
@@ -131,6 +137,12 @@ pub trait Driven: Send {
 
     /// Which transport it is, as it is shown to people.
     fn transport(&self) -> &'static str;
+
+    /// Whether a read or write that finished went over the TCP connection a lane of another transport has beside it. Asked
+    /// once of each.
+    fn went_by_tcp(&mut self, _id: u64) -> bool {
+        false
+    }
 
     /// Who is at the other end.
     fn peer(&self) -> &PeerIdentity;

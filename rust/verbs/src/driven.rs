@@ -6,7 +6,7 @@
 //! another, under a newer epoch, and the open of that epoch cuts this session at the lender. The next lane is on TCP for a
 //! while, and both are said.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -53,10 +53,13 @@ pub struct RdmaDialer {
 struct Backoff {
     not_before: Instant,
     pause: Duration,
+    /// What happened last.
+    why: String,
 }
 
 impl Backoff {
-    fn failed(&mut self) {
+    fn failed(&mut self, why: String) {
+        self.why = why;
         self.not_before = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(RETRY_MAX);
     }
@@ -72,7 +75,8 @@ impl RdmaDialer {
         options: ConnectOptions,
         expected: Option<EndpointRecord>,
     ) -> Self {
-        let backoff = Arc::new(Mutex::new(Backoff { not_before: Instant::now(), pause: RETRY_FIRST }));
+        let backoff =
+            Arc::new(Mutex::new(Backoff { not_before: Instant::now(), pause: RETRY_FIRST, why: String::new() }));
         Self { rail: Arc::clone(rail), address, peer, identity, options, expected, backoff }
     }
 
@@ -82,8 +86,12 @@ impl RdmaDialer {
     /// Whatever stands in the way, said aloud: use TCP.
     pub fn dial(&self, deadline: Instant) -> Result<Box<dyn Driven>, TransportError> {
         let name = self.peer.name.clone();
-        if Instant::now() < self.backoff.lock().unwrap_or_else(PoisonError::into_inner).not_before {
-            return Err(unreachable(&name, "RDMA failed a moment ago"));
+        let held_back = {
+            let backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+            (Instant::now() < backoff.not_before).then(|| format!("RDMA failed a moment ago: {}", backoff.why))
+        };
+        if let Some(why) = held_back {
+            return Err(unreachable(&name, &why));
         }
         let result = self.dial_now(deadline.min(Instant::now() + CONNECT_MAX));
         let mut backoff = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +102,7 @@ impl RdmaDialer {
                 self.rail.say(format!("{name} is reached over RDMA ({})", self.rail.device().name()));
             }
             Err(error) => {
-                backoff.failed();
+                backoff.failed(error.to_string());
                 self.rail.say(format!("{name} is reached over TCP: {error}"));
             }
         }
@@ -132,6 +140,7 @@ impl RdmaDialer {
             opening: HashMap::new(),
             own: HashMap::new(),
             own_next: OWN,
+            detours: HashSet::new(),
             answers: Vec::new(),
             backoff: Arc::clone(&self.backoff),
             open: true,
@@ -171,6 +180,8 @@ struct RdmaDriven {
     opening: HashMap<u64, Opening>,
     own: HashMap<u64, Own>,
     own_next: u64,
+    /// Reads and writes that had no key when they were submitted.
+    detours: HashSet<u64>,
     answers: Vec<Finished>,
     backoff: Arc<Mutex<Backoff>>,
     open: bool,
@@ -266,7 +277,15 @@ impl RdmaDriven {
                 }
                 return;
             }
-            Outcome::Refused(refusal) => refusal.to_string(),
+            Outcome::Refused(refusal) => {
+                if refusal.code == Code::NotSupported
+                    && let Some(online) = &mut self.online
+                {
+                    // It cannot lend this memory, or gave RDMA up altogether: the session is asked about at once.
+                    online.renewed_at = online.renewed_at.min(now.checked_sub(online.lease / 3).unwrap_or(now));
+                }
+                refusal.to_string()
+            }
         };
         opening.key = KeyState::Never;
         self.rail.say(format!("one extent of {} stays on TCP: {refused}", self.peer.name));
@@ -344,7 +363,7 @@ impl RdmaDriven {
         let peer = self.peer.name.clone();
         self.rail.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
         self.rail.say(format!("{peer} is reached over TCP: {error}"));
-        self.backoff.lock().unwrap_or_else(PoisonError::into_inner).failed();
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner).failed(error.to_string());
         self.close();
         let cause = Some(io::Error::other(error.to_string()));
         TransportError::Disconnected { peer, doing: "moving bytes over RDMA", cause }
@@ -383,7 +402,10 @@ impl Driven for RdmaDriven {
                     let length = usize::try_from(submission.header.length).expect("a frame is at most 64 MiB");
                     self.moving.push_back(Going { submission, moving: Moving::new(key, length), orphan: false });
                 }
-                None => self.tcp.submit(submission),
+                None => {
+                    self.detours.insert(submission.id);
+                    self.tcp.submit(submission);
+                }
             },
             _ => self.tcp.submit(submission),
         }
@@ -412,6 +434,7 @@ impl Driven for RdmaDriven {
     fn forget(&mut self, id: u64) -> Forgotten {
         let Some(position) = self.moving.iter().position(|going| going.submission.id == id && !going.orphan) else {
             self.opening.remove(&id);
+            self.detours.remove(&id);
             return self.tcp.forget(id);
         };
         let going = &mut self.moving[position];
@@ -437,6 +460,10 @@ impl Driven for RdmaDriven {
 
     fn transport(&self) -> &'static str {
         "rdma"
+    }
+
+    fn went_by_tcp(&mut self, id: u64) -> bool {
+        self.detours.remove(&id)
     }
 
     fn peer(&self) -> &PeerIdentity {

@@ -6,7 +6,7 @@
 //! ```
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use crate::NAME_BYTES_MAX;
 
@@ -17,6 +17,12 @@ const MAC_BYTES: usize = 32;
 /// The key grants are authenticated with, derived from the cluster's secret.
 pub fn grant_key(secret: &[u8]) -> [u8; 32] {
     authenticate(secret, b"weft/1 grant")
+}
+
+/// The cluster of endpoints that hold one secret and were told of no other, so that they meet whatever they are written in.
+pub fn cluster_of_secret(secret: &[u8]) -> [u8; 16] {
+    let digest = Sha256::new().chain_update(b"weft endpoints ").chain_update(secret).finalize();
+    digest[..16].try_into().expect("sixteen bytes of thirty-two")
 }
 
 pub(crate) fn authenticate(key: &[u8], message: &[u8]) -> [u8; 32] {
@@ -112,6 +118,15 @@ impl Grant {
         let mac = authenticate(key, &bytes);
         bytes.extend_from_slice(&mac);
         bytes
+    }
+
+    /// What a grant's bytes say may be done, for its holder, who cannot authenticate them. Nothing when they are no grant.
+    pub fn claimed_rights(bytes: &[u8]) -> Option<Rights> {
+        match bytes.get(..6)? {
+            [magic @ .., _, 1] if *magic == MAGIC => Some(Rights::READ),
+            [magic @ .., _, 3] if *magic == MAGIC => Some(Rights::READ_WRITE),
+            _ => None,
+        }
     }
 
     /// Parses and authenticates. Authentication comes before any field is believed.

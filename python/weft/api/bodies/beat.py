@@ -16,7 +16,7 @@ from weft.api.bodies.fields import (
     WaitMs,
 )
 from weft.api.bodies.pools import PoolBody
-from weft.model.policy import OBJECT_REPORTS_MAX, POOLS_MAX, REPLICA_COUNT_MAX, REPORT_COUNT_MAX
+from weft.model.policy import OBJECT_REPORTS_MAX, POOLS_MAX, REPLICA_COUNT_MAX, REPORT_COUNT_MAX, TRANSPORTS_MAX
 
 
 class ExtentReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,12 +29,14 @@ class ExtentReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class PeerReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a node reaches another."""
+    """How a node reaches another: by what, how far it is, how much moved by each, and why not by something better."""
 
     node_id: NodeIdText
     transport: Text
     rtt_us: float
     tier: Text
+    moved_bytes: Annotated[dict[Text, Count], Meta(max_length=TRANSPORTS_MAX)] = {}
+    reasons: Annotated[list[Sentence], Meta(max_length=TRANSPORTS_MAX)] = []
 
 
 class FindingReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

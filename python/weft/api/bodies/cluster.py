@@ -55,12 +55,14 @@ class ClusterCreated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How a node last measured the way to another."""
+    """How a node last found the way to another. `reasons` say why a better transport is not used."""
 
     node_id: str | int
     transport: str
     rtt_us: float
     tier: str
+    moved_bytes: dict[str, int] = {}
+    reasons: list[str] = []
 
 
 class MemberBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,16 +174,24 @@ class PageBody(msgspec.Struct, frozen=True, kw_only=True):
     owner_node: str | int | None
 
 
+RoleInCluster = Literal["writer", "follower", "stopping"]
+"""What a coordinator does: it writes the log, follows another that does, or takes no commands any more."""
+
+
 class HealthBody(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the coordinator serves: the seeds' fields together, `status` in the storage seed's words.
 
-    Where no availability layer is configured, none is available, its health and state are None, and its counts zero.
+    Where no availability layer is configured, none is available, its health and state are None, and its counts zero. So
+    with a follower, which looks at no layer: ask the `writer`, the address of whoever wrote last as far as this one has
+    followed, up to `position`. A follower that hears of neither log nor writer says `degraded (following)`.
     """
 
     status: str
     cluster_active: bool
     version: str
     position: int
+    role: RoleInCluster = "writer"
+    writer: str = ""
     da_available: bool = False
     da_health: str | None = None
     da_state: StandingName | None = None

@@ -79,6 +79,8 @@ def node_to_body(
                 transport=peer.transport,
                 rtt_us=peer.rtt_us,
                 tier=peer.tier,
+                moved_bytes=peer.moved_bytes,
+                reasons=peer.reasons,
             )
             for peer in peers
         ],

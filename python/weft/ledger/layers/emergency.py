@@ -12,7 +12,7 @@ from weft.ledger.layers.cursor import parse_count
 from weft.ledger.layers.gather import gather_all
 from weft.ledger.layers.ports import Clock, Http
 from weft.ledger.layers.server import BlobServer, Line
-from weft.model.errors import BlobDamaged, BlobMissing, LayerFailed, LayerRefused
+from weft.model.errors import BlobDamaged, BlobMissing, BlobTooLarge, LayerFailed
 from weft.model.policy import (
     LAYER_BLOB_BYTES_MAX,
     LAYER_MS_MAX,
@@ -41,9 +41,11 @@ class EmergencyLayer:
     async def put(self, blob: bytes) -> Receipt:
         """Keep a blob; it is on the server's disk when this returns."""
         if len(blob) > self.blob_bytes_max:
-            raise LayerRefused(
+            raise BlobTooLarge(
                 f"the emergency layer takes blobs of at most {self.blob_bytes_max} bytes, not {len(blob)}",
                 layer=self.name,
+                size_bytes=len(blob),
+                limit_bytes=self.blob_bytes_max,
             )
         commitment = commit_to(blob)
         put = await self._server.put(commitment, blob, {}, self._timeout_ms)

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from weft.ledger.layer import Commitment, Cursor, Kept, LayerHealth, Receipt, Scan, commit_to
 from weft.ledger.layers.cursor import parse_count
 from weft.ledger.layers.ports import Clock, Random
-from weft.model.errors import BlobDamaged, BlobMissing, Closed, LayerFailed, LayerRefused, LayerUnknown
+from weft.model.errors import BlobDamaged, BlobMissing, BlobTooLarge, Closed, LayerFailed, LayerUnknown
 from weft.model.policy import LAYER_BLOB_BYTES_MAX, LAYER_SCAN_BLOBS_MAX, LAYER_SLOW_MS
 
 _CHANCE_BYTES: Final = 4
@@ -60,8 +60,11 @@ class MemoryLayer:
         """Keep a blob."""
         commitment = commit_to(blob)
         if len(blob) > self.blob_bytes_max:
-            raise LayerRefused(
-                f"the memory layer takes blobs of at most {self.blob_bytes_max} bytes, not {len(blob)}", layer=self.name
+            raise BlobTooLarge(
+                f"the memory layer takes blobs of at most {self.blob_bytes_max} bytes, not {len(blob)}",
+                layer=self.name,
+                size_bytes=len(blob),
+                limit_bytes=self.blob_bytes_max,
             )
         await self._pass_through()
         if self._strikes(self.failure_chance, self.fails_before):

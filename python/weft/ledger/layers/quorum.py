@@ -27,7 +27,7 @@ from weft.ledger.layers.merging import merge, parse_places, spell_places
 from weft.ledger.layers.ports import Clock, Http
 from weft.ledger.layers.reading import QuorumReader
 from weft.ledger.layers.validator import Validator, Vote
-from weft.model.errors import LayerFailed, LayerRefused, LayerUnknown
+from weft.model.errors import BlobTooLarge, LayerFailed, LayerRefused, LayerUnknown, Misconfigured
 from weft.model.policy import (
     LAYER_BLOB_BYTES_MAX,
     LAYER_PROBE_MS_MAX,
@@ -82,9 +82,11 @@ class QuorumLayer:
     async def put(self, blob: bytes) -> Receipt:
         """Keep a blob on as many validators as must sign for it. Those who are slower still get it."""
         if len(blob) > self.blob_bytes_max:
-            raise LayerRefused(
+            raise BlobTooLarge(
                 f"the quorum layer takes blobs of at most {self.blob_bytes_max} bytes, not {len(blob)}",
                 layer=self.name,
+                size_bytes=len(blob),
+                limit_bytes=self.blob_bytes_max,
             )
         commitment = commit_to(blob)
         if self._proposed is None:
@@ -158,6 +160,29 @@ class QuorumLayer:
             return LayerHealth.UNAVAILABLE
         took_ms = self._clock.monotonic_ms() - began_ms
         return LayerHealth.DEGRADED if took_ms > LAYER_SLOW_MS else LayerHealth.HEALTHY
+
+    async def check_members(self, within_ms: int) -> None:
+        """See that validators are as many as they were listed. Those that do not answer in time are not waited for.
+
+        Raises `Misconfigured` when two of them have one key or go by one name: a vote counts once, so the threshold
+        would be further away than it looks.
+        """
+        known: dict[object, Validator] = {}
+        standings = await asyncio.gather(*(one.health(within_ms) for one in self._validators), return_exceptions=True)
+        for validator, standing in zip(self._validators, standings, strict=True):
+            if isinstance(standing, LayerFailed):
+                continue
+            if isinstance(standing, BaseException):
+                raise standing
+            for what, sign in (("the key", standing.public_key), ("the name", standing.name)):
+                other = known.setdefault((what, sign), validator)
+                if other is not validator:
+                    shown = sign.hex() if isinstance(sign, bytes) else sign
+                    raise Misconfigured(
+                        f"QUORUM_VALIDATORS names {other.url} and {validator.url}, and both have {what} {shown}; each "
+                        "validator counts once. Name each once, and start each with a --name and a --data of its own",
+                        variable="QUORUM_VALIDATORS",
+                    )
 
     async def close(self) -> None:
         """Give up on validators that still have not answered. What they keep they keep."""

@@ -29,8 +29,9 @@
     │   ├── StoreFailed (StoreUnreadable)
     │   ├── JournalFailed            JournalLocked · PositionTaken · JournalDamaged · JournalTrimmed · BatchTooLarge
     │   ├── SnapshotFailed           SnapshotDamaged
-    │   └── LayerFailed              LayerUnknown · LayerRefused · BlobMissing (BlobPruned) · BlobDamaged · BlobForeign
-    │                                NoLayer · NotAvailableYet · PrimaryUnhealthy · ReconciliationFailed · PendingFailed
+    │   └── LayerFailed              LayerUnknown · LayerRefused (BlobTooLarge) · BlobMissing (BlobPruned)
+    │                                BlobDamaged · BlobForeign · NoLayer · NotAvailableYet
+    │                                PrimaryUnhealthy · ReconciliationFailed · PendingFailed
     └── Broken                       an invariant does not hold; nothing should catch it
 
 A class exists where a caller does something different. `code` is stable and for programs; `temporary` says whether

@@ -72,6 +72,12 @@ class LayerRefused(LayerFailed):
     temporary = False
 
 
+class BlobTooLarge(LayerRefused):
+    """An availability layer takes no blob of this size. Facts: layer, size_bytes, and limit_bytes where it is known."""
+
+    code = "DA_BLOB_TOO_LARGE"
+
+
 class BlobMissing(LayerFailed):
     """An availability layer holds no such blob. Facts: layer, commitment."""
 
@@ -80,7 +86,10 @@ class BlobMissing(LayerFailed):
 
 
 class BlobPruned(BlobMissing):
-    """A blob is older than what an availability layer keeps; an archive may hold it. Facts: layer, height."""
+    """A blob is older than what an availability layer keeps; an archive may hold it.
+
+    Facts: layer, height, and of a scan `after`, the cursor behind what is gone.
+    """
 
     code = "DA_BLOB_PRUNED"
 

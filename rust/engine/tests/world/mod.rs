@@ -61,12 +61,7 @@ pub fn endpoint_at(name: &str, port: u16) -> Endpoint {
 }
 
 pub fn endpoint_with(name: &str, port: u16, ipc: bool) -> Endpoint {
-    endpoint_by(name, port, ipc, false, None)
-}
-
-/// One whose other messages somebody takes.
-pub fn endpoint_keeping_messages(name: &str) -> Endpoint {
-    endpoint_by(name, 0, true, true, None)
+    endpoint_of(name, port, ipc, false, None)
 }
 
 /// One that speaks TLS, with a certificate of the tests' one authority.
@@ -77,10 +72,15 @@ pub fn endpoint_under_tls(name: &str, port: u16) -> Endpoint {
     let issued = Authority::of_key(&root.key).and_then(|authority| authority.issue(&[name.to_owned()], now_s, 86_400));
     let issued = issued.expect("a good name");
     let tls = Tls::from_pem(root.certificate.as_bytes(), issued.certificate.as_bytes(), issued.key.as_bytes());
-    endpoint_by(name, port, false, false, Some(Arc::new(tls.expect("they belong together"))))
+    endpoint_of(name, port, false, false, Some(Arc::new(tls.expect("they belong together"))))
 }
 
-fn endpoint_by(name: &str, port: u16, ipc: bool, inbox: bool, tls: Option<Arc<Tls>>) -> Endpoint {
+/// One whose other messages somebody takes.
+pub fn endpoint_keeping_messages(name: &str) -> Endpoint {
+    endpoint_of(name, 0, true, true, None)
+}
+
+fn endpoint_of(name: &str, port: u16, ipc: bool, inbox: bool, tls: Option<Arc<Tls>>) -> Endpoint {
     let mut random = [0; 8];
     weft_sys::random::fill(&mut random).expect("randomness");
     Endpoint::start(EndpointConfig {
@@ -152,7 +152,12 @@ fn pair_of(owner: Endpoint, other: Endpoint) -> Pair {
 
 /// Advertises all of `memory`, which outlives the endpoint's use of it.
 pub fn advertise(endpoint: &Endpoint, memory: &mut [u8], writable: bool) -> (u64, Arc<Advert>) {
-    let registration = endpoint.memory().register(Span::of(memory)).expect("there is room");
+    advertise_span(endpoint, Span::of(memory), writable)
+}
+
+/// The same of a span.
+pub fn advertise_span(endpoint: &Endpoint, memory: Span, writable: bool) -> (u64, Arc<Advert>) {
+    let registration = endpoint.memory().register(memory).expect("there is room");
     let advert = endpoint
         .advertise(registration, 0, memory.len() as u64, writable, Duration::from_secs(60))
         .expect("it is registered");

@@ -3,8 +3,12 @@
 //! It keeps libibverbs' contracts and checks that its user does: which attributes a transition names, in which order things
 //! are posted and destroyed, that keys fit the memory. What a user does wrong is a *violation*, kept until a test asks. And
 //! it fails on request: a device is told after how many more pieces of work something happens.
+//!
+//! Devices of one process are joined by its memory; those of several by `between`, where `WEFT_FAKE_VERBS` says so.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one contract for all of them, above the first")]
+
+mod between;
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -12,6 +16,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
+use between::Asked;
 use weft_verbs::ffi::layout::*;
 use weft_verbs::ffi::{Library, Table};
 
@@ -90,7 +95,9 @@ fn wire() -> MutexGuard<'static, Wire> {
 }
 
 fn next() -> u32 {
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(number < between::NUMBERS_EACH, "a process of tests makes fewer things");
+    between::number() * between::NUMBERS_EACH + number
 }
 
 impl Wire {
@@ -115,6 +122,16 @@ impl Wire {
             // SAFETY: our own pipe, open while the channel is.
             unsafe { libc::write(write, [1u8].as_ptr().cast(), 1) };
         }
+    }
+
+    /// Whether a piece of memory lies in a registration that this queue pair may use.
+    fn is_registered(&self, number: u32, element: &ibv_sge) -> bool {
+        let Some(queue_pair) = self.queue_pairs.get(&number) else { return false };
+        self.memory.get(&element.lkey).is_some_and(|memory| {
+            memory.domain == queue_pair.domain
+                && element.addr >= memory.address
+                && element.addr + u64::from(element.length) <= memory.address + memory.length
+        })
     }
 
     fn fail(&mut self, number: u32) {
@@ -142,7 +159,13 @@ impl Fake {
         let name = format!("fake{index}");
         let mut gid = [0; 16];
         gid[10..12].fill(0xff);
-        gid[12..].copy_from_slice(&[10, 99, u8::try_from(index >> 8).unwrap(), u8::try_from(index & 255).unwrap()]);
+        let process = u8::try_from(between::number()).unwrap();
+        gid[12..].copy_from_slice(&[
+            10,
+            99,
+            process | u8::try_from(index >> 8).unwrap(),
+            u8::try_from(index & 255).unwrap(),
+        ]);
         wire.devices.push(FakeDevice {
             name: CString::new(name.clone()).unwrap(),
             gid,
@@ -197,6 +220,11 @@ impl Fake {
     }
 }
 
+/// What users of all devices did wrong so far.
+pub fn all_violations() -> Vec<String> {
+    wire().devices.iter().flat_map(|device| device.violations.clone()).collect()
+}
+
 fn remove(wire: &mut Wire, device: usize) {
     let entry = &mut wire.devices[device];
     if std::mem::replace(&mut entry.removed, true) {
@@ -237,11 +265,14 @@ unsafe fn device_of(context: *mut ibv_context) -> usize {
 }
 
 unsafe extern "C" fn get_device_list(count: *mut c_int) -> *mut *mut ibv_device {
-    let devices = wire().devices.len();
+    let there: Vec<usize> = {
+        let wire = wire();
+        (0..wire.devices.len()).filter(|index| !wire.devices[*index].removed).collect()
+    };
     // A device's pointer is its number, never looked into; one more than it, so that none is null.
-    let mut list: Vec<*mut ibv_device> = (0..devices).map(|index| (index + 1) as *mut ibv_device).collect();
+    let mut list: Vec<*mut ibv_device> = there.iter().map(|index| (index + 1) as *mut ibv_device).collect();
     list.push(std::ptr::null_mut());
-    unsafe { *count = c_int::try_from(devices).unwrap() };
+    unsafe { *count = c_int::try_from(there.len()).unwrap() };
     Box::into_raw(list.into_boxed_slice()).cast()
 }
 
@@ -522,7 +553,8 @@ unsafe extern "C" fn modify_qp(qp: *mut ibv_qp, attributes: *mut ibv_qp_attr, ma
         wire.violated(device, wrong);
         return libc::EINVAL;
     }
-    if new.qp_state == IBV_QPS_RTR && !wire.devices.iter().any(|device| device.gid == address.grh.dgid.0) {
+    let known = |gid: &ibv_gid| between::is_elsewhere(gid) || wire.devices.iter().any(|device| device.gid == *gid);
+    if new.qp_state == IBV_QPS_RTR && !known(&address.grh.dgid.0) {
         return libc::ENETUNREACH;
     }
     let queue_pair = wire.queue_pairs.get_mut(&number).expect("seen above");
@@ -624,7 +656,8 @@ unsafe extern "C" fn post_send(qp: *mut ibv_qp, wr: *mut ibv_send_wr, _: *mut *m
         }
         Some(Fault::EndsAfter(_) | Fault::Silent) | None => {}
     }
-    completion.status = carry_out(&mut wire, number, work);
+    let (mut wire, status) = carry_out(wire, number, work);
+    completion.status = status;
     if let Some(Fault::EndsAfter(status)) = fault {
         completion.status = status;
     }
@@ -639,61 +672,100 @@ unsafe extern "C" fn post_send(qp: *mut ibv_qp, wr: *mut ibv_send_wr, _: *mut *m
 }
 
 /// Moves the bytes as two devices would, and says how it ended.
-fn carry_out(wire: &mut Wire, number: u32, work: &ibv_send_wr) -> u32 {
+fn carry_out<'a>(mut wire: MutexGuard<'a, Wire>, number: u32, work: &ibv_send_wr) -> (MutexGuard<'a, Wire>, u32) {
     let queue_pair = &wire.queue_pairs[&number];
-    let (device, domain, near) = (queue_pair.device, queue_pair.domain, queue_pair.attributes);
+    let (device, near) = (queue_pair.device, queue_pair.attributes);
     // SAFETY: one element, as was checked.
     let element = unsafe { *work.sg_list };
-    let length = u64::from(element.length);
-    let local = wire.memory.get(&element.lkey).filter(|memory| {
-        memory.domain == domain
-            && element.addr >= memory.address
-            && element.addr + length <= memory.address + memory.length
-    });
-    if local.is_none() {
+    if !wire.is_registered(number, &element) {
         wire.violated(device, "work on memory outside its registration");
-        return IBV_WC_LOC_PROT_ERR;
+        return (wire, IBV_WC_LOC_PROT_ERR);
     }
-    // The other end must be there, in a state to answer, and connected to this one with the right numbers.
-    let Some(far) = wire.queue_pairs.get(&near.dest_qp_num) else { return IBV_WC_RETRY_EXC_ERR };
+    if work.opcode == IBV_WR_SEND {
+        let status = send(&mut wire, number, &element);
+        return (wire, status);
+    }
+    let asked = Asked {
+        opcode: work.opcode,
+        from: number,
+        sequence: near.sq_psn,
+        to: near.dest_qp_num,
+        rkey: work.rkey,
+        address: work.remote_addr,
+        length: u64::from(element.length),
+    };
+    let reads = work.opcode == IBV_WR_RDMA_READ;
+    let near_bytes = element.addr as *mut u8;
+    let Some(owner) = between::owner_of(near.dest_qp_num) else {
+        if let Err(status) = permitted(&mut wire, &asked) {
+            return (wire, status);
+        }
+        let far_bytes = work.remote_addr as *mut u8;
+        // SAFETY: both lie in live registrations, as was just checked under the lock that ending one takes.
+        unsafe {
+            if reads {
+                std::ptr::copy(far_bytes, near_bytes, element.length as usize);
+            } else {
+                std::ptr::copy(near_bytes, far_bytes, element.length as usize);
+            }
+        }
+        return (wire, IBV_WC_SUCCESS);
+    };
+    // SAFETY: it lies in a live registration of this process.
+    let data = if reads { &[] } else { unsafe { std::slice::from_raw_parts(near_bytes, element.length as usize) } };
+    let data = data.to_vec();
+    // The other process may be asking this one at the same time: neither holds its lock meanwhile.
+    drop(wire);
+    let (mut status, bytes) = between::ask(owner, &asked, &data);
+    let wire = self::wire();
+    let alive = wire.queue_pairs.get(&number).is_some_and(|queue_pair| queue_pair.state == IBV_QPS_RTS);
+    if !alive || !wire.is_registered(number, &element) {
+        status = IBV_WC_WR_FLUSH_ERR;
+    } else if status == IBV_WC_SUCCESS && reads {
+        // SAFETY: it still lies in a live registration, as was just checked.
+        unsafe { std::ptr::copy(bytes.as_ptr(), near_bytes, bytes.len()) };
+    }
+    (wire, status)
+}
+
+/// Whether the other end of a request lets it be carried out, and if not how it ends.
+fn permitted(wire: &mut Wire, asked: &Asked) -> Result<(), u32> {
+    // It must be there, in a state to answer, and connected to the asker with the right numbers.
+    let Some(far) = wire.queue_pairs.get(&asked.to) else { return Err(IBV_WC_RETRY_EXC_ERR) };
+    let answers = matches!(far.state, IBV_QPS_RTR | IBV_QPS_RTS);
+    if !answers || far.attributes.dest_qp_num != asked.from || far.attributes.rq_psn != asked.sequence {
+        return Err(IBV_WC_RETRY_EXC_ERR);
+    }
+    let wanted = if asked.opcode == IBV_WR_RDMA_READ { IBV_ACCESS_REMOTE_READ } else { IBV_ACCESS_REMOTE_WRITE };
+    let allowed = wire.memory.get(&asked.rkey).is_some_and(|memory| {
+        memory.domain == far.domain
+            && memory.access & wanted != 0
+            && far.attributes.qp_access_flags & wanted != 0
+            && asked.address >= memory.address
+            && asked.address + asked.length <= memory.address + memory.length
+    });
+    if !allowed || asked.rkey & 0x8000_0000 == 0 {
+        wire.fail(asked.to);
+        return Err(IBV_WC_REM_ACCESS_ERR);
+    }
+    Ok(())
+}
+
+/// A message to a receive of the other end, in this process only.
+fn send(wire: &mut Wire, number: u32, element: &ibv_sge) -> u32 {
+    let near = wire.queue_pairs[&number].attributes;
+    let Some(far) = wire.queue_pairs.get_mut(&near.dest_qp_num) else { return IBV_WC_RETRY_EXC_ERR };
     let answers = matches!(far.state, IBV_QPS_RTR | IBV_QPS_RTS);
     if !answers || far.attributes.dest_qp_num != number || far.attributes.rq_psn != near.sq_psn {
         return IBV_WC_RETRY_EXC_ERR;
     }
-    if work.opcode == IBV_WR_SEND {
-        let Some((id, into)) = wire.queue_pairs.get_mut(&near.dest_qp_num).and_then(|far| far.receives.pop_front())
-        else {
-            return IBV_WC_RNR_RETRY_EXC_ERR;
-        };
-        // SAFETY: both registered, by the posters' contracts.
-        unsafe {
-            std::ptr::copy(element.addr as *const u8, into.addr as *mut u8, element.length.min(into.length) as usize);
-        }
-        let (far_queue, qp_num) = (wire.queue_pairs[&near.dest_qp_num].cq, near.dest_qp_num);
-        wire.complete(far_queue, ibv_wc { wr_id: id, qp_num, byte_len: element.length, ..ibv_wc::default() });
-        return IBV_WC_SUCCESS;
-    }
-    let wanted = if work.opcode == IBV_WR_RDMA_READ { IBV_ACCESS_REMOTE_READ } else { IBV_ACCESS_REMOTE_WRITE };
-    let allowed = wire.memory.get(&work.rkey).is_some_and(|memory| {
-        memory.domain == far.domain
-            && memory.access & wanted != 0
-            && far.attributes.qp_access_flags & wanted != 0
-            && work.remote_addr >= memory.address
-            && work.remote_addr + length <= memory.address + memory.length
-    });
-    if !allowed || work.rkey & 0x8000_0000 == 0 {
-        wire.fail(near.dest_qp_num);
-        return IBV_WC_REM_ACCESS_ERR;
-    }
-    let (near_bytes, far_bytes) = (element.addr as *mut u8, work.remote_addr as *mut u8);
-    // SAFETY: both lie in live registrations, as was just checked under the lock that ending one takes.
+    let Some((id, into)) = far.receives.pop_front() else { return IBV_WC_RNR_RETRY_EXC_ERR };
+    // SAFETY: both registered, by the posters' contracts.
     unsafe {
-        if work.opcode == IBV_WR_RDMA_READ {
-            std::ptr::copy(far_bytes, near_bytes, element.length as usize);
-        } else {
-            std::ptr::copy(near_bytes, far_bytes, element.length as usize);
-        }
+        std::ptr::copy(element.addr as *const u8, into.addr as *mut u8, element.length.min(into.length) as usize);
     }
+    let (far_queue, qp_num) = (far.cq, near.dest_qp_num);
+    wire.complete(far_queue, ibv_wc { wr_id: id, qp_num, byte_len: element.length, ..ibv_wc::default() });
     IBV_WC_SUCCESS
 }
 

@@ -24,9 +24,10 @@ from weft.ledger.layers.celestia.submitting import Submitter
 from weft.ledger.layers.cursor import whole_number
 from weft.ledger.layers.gather import end_all
 from weft.ledger.layers.ports import Clock, Http
-from weft.model.errors import BlobDamaged, BlobMissing, BlobPruned, Closed, LayerFailed, LayerRefused
+from weft.model.errors import BlobDamaged, BlobMissing, BlobPruned, BlobTooLarge, Closed, LayerFailed, LayerRefused
 from weft.model.namespace import Namespace
 from weft.model.policy import (
+    CELESTIA_BLOB_BYTES_MIN,
     CELESTIA_POLL_MS,
     CELESTIA_SCAN_HEIGHTS_MAX,
     CELESTIA_SLOW_MS,
@@ -49,7 +50,6 @@ class CelestiaLayer:
     """Blobs on the chain. One process submits for a namespace at a time: the writer of the log."""
 
     name: Final = LAYER
-    blob_bytes_max: Final = LAYER_BLOB_BYTES_MAX
 
     def __init__(
         self,
@@ -67,6 +67,8 @@ class CelestiaLayer:
         poll_ms: int = CELESTIA_POLL_MS,
         stuck_ms: int = CELESTIA_STUCK_MS,
     ) -> None:
+        self.blob_bytes_max = LAYER_BLOB_BYTES_MAX
+        """What this node takes, as far as is known: one behind a smaller limit says so when it meets a larger blob."""
         self._clock = clock
         self._archive = archive
         self._publisher = publisher
@@ -83,9 +85,11 @@ class CelestiaLayer:
     async def put(self, blob: bytes) -> Receipt:
         """Keep a blob: it is in the archive and in a block when this returns."""
         if len(blob) > self.blob_bytes_max:
-            raise LayerRefused(
+            raise BlobTooLarge(
                 f"the celestia layer takes blobs of at most {self.blob_bytes_max} bytes, not {len(blob)}",
                 layer=self.name,
+                size_bytes=len(blob),
+                limit_bytes=self.blob_bytes_max,
             )
         deadline = self._deadline()
         commitment = commit_to(blob)
@@ -97,7 +101,12 @@ class CelestiaLayer:
         sealed = self._publisher.outer(blob)
         try:
             await self._archive.keep([(commitment, blob)])
-            height = await self._submitter.submit(commitment, sealed, self._node.mark(sealed), deadline)
+            height = await self._submitter.submit(commitment, sealed, await self._node.mark(sealed), deadline)
+        except BlobTooLarge:
+            # That says nothing about whether puts work; it is for whoever put it to cut it smaller.
+            smaller_bytes = 1 << (len(blob) - 1).bit_length() - 1
+            self.blob_bytes_max = min(self.blob_bytes_max, max(CELESTIA_BLOB_BYTES_MIN, smaller_bytes))
+            raise
         except LayerFailed as error:
             since_ms = self._failing.since_ms if self._failing is not None else self._clock.monotonic_ms()
             self._failing = _Failing(blob, since_ms, isinstance(error, LayerRefused))
@@ -144,10 +153,16 @@ class CelestiaLayer:
                     "this archive; rebuild from a snapshot or from another layer",
                     layer=self.name,
                     height=first,
+                    after=_spell(tail, 0),
                 )
-            stretch = await self._from_archive(height, ordinal, tail, count_max)
+            is_holed = not after and covered.first <= covered.last < tail - 1
+            end = covered.last + 1 if is_holed else tail
+            stretch = await self._from_archive(height, ordinal, end, count_max)
             if not stretch.is_end:
                 return stretch
+            if is_holed:
+                # What was archived comes first; whoever reads on from there is told of the hole.
+                return stretch._replace(is_end=False)
             if stretch.kept or stretch.damaged or head < tail:
                 return stretch._replace(is_end=head < tail)
             height, ordinal = tail, 0

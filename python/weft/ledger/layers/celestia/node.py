@@ -5,6 +5,7 @@ of the sync state in Go's case. What a node says of a blob is not believed: its 
 bytes.
 """
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from weft.ledger.layers.celestia.commitment import SIGNER_BYTES, share_commitment
 from weft.ledger.layers.celestia.rpc import CallFailed, Meaning, Rpc
 from weft.model.namespace import Namespace
+from weft.model.policy import CELESTIA_INLINE_BYTES_MAX
 
 
 class ChainBlob(NamedTuple):
@@ -40,9 +42,11 @@ class Node:
         # Never null: a node that gets null for it panics. A price counts only together with its switch.
         self._options = {} if gas_price is None else {"gas_price": gas_price, "is_gas_price_set": True}
 
-    def mark(self, data: bytes) -> bytes:
+    async def mark(self, data: bytes) -> bytes:
         """What the chain knows a blob of ours by."""
-        return share_commitment(self._namespace, data)
+        if len(data) <= CELESTIA_INLINE_BYTES_MAX:
+            return share_commitment(self._namespace, data)
+        return await asyncio.to_thread(share_commitment, self._namespace, data)
 
     async def submit(self, blobs: Sequence[tuple[bytes, bytes]], timeout_ms: int) -> int:
         """Have blobs (data, mark) included in a block; the height of it, once it is there."""
@@ -62,7 +66,7 @@ class Node:
         """The data of a blob, whose commitment was computed and is the one asked for."""
         params = [height, self._namespace_text, base64.b64encode(mark).decode()]
         said = await self._rpc.call("blob.Get", params, timeout_ms)
-        blob = self._blob(0, said)
+        ((blob,),) = await self._all([[said]])
         if blob.mark != mark:
             raise CallFailed(Meaning.NOT_FOUND, f"blob.Get: the node gave other bytes than those asked for at {height}")
         return blob.data
@@ -71,7 +75,7 @@ class Node:
         """Everything in the namespace at each of these heights, whoever put it there."""
         params = [[height, [self._namespace_text]] for height in heights]
         results = await self._rpc.call_each("blob.GetAll", params, timeout_ms)
-        found: list[list[ChainBlob]] = []
+        lists: list[list[Any]] = []
         for said in results:
             if isinstance(said, CallFailed):
                 if said.meaning is not Meaning.NOT_FOUND:
@@ -79,8 +83,8 @@ class Node:
                 said = None
             if not isinstance(said, list | None):
                 raise CallFailed(Meaning.UNKNOWN, "blob.GetAll gave no list")
-            found.append([self._blob(index, one) for index, one in enumerate(said or ())])
-        return found
+            lists.append(said or [])
+        return await self._all(lists)
 
     async def head(self, timeout_ms: int) -> int:
         """The highest block of the network."""
@@ -99,6 +103,16 @@ class Node:
         return SyncState(
             _height(lower.get("height"), "header.SyncState"), _height(lower.get("toheight"), "header.SyncState")
         )
+
+    async def _all(self, lists: Sequence[Sequence[Any]]) -> list[list[ChainBlob]]:
+        """Blobs as they were described, each with its mark; by a thread where that would hold up everybody else."""
+
+        def read() -> list[list[ChainBlob]]:
+            return [[self._blob(ordinal, one) for ordinal, one in enumerate(listed)] for listed in lists]
+
+        said = [one.get("data") for listed in lists for one in listed if isinstance(one, dict)]
+        size_bytes = sum(len(text) for text in said if isinstance(text, str))
+        return read() if size_bytes <= CELESTIA_INLINE_BYTES_MAX else await asyncio.to_thread(read)
 
     def _blob(self, ordinal: int, said: Any) -> ChainBlob:
         try:

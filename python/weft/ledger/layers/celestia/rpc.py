@@ -53,6 +53,8 @@ MEANINGS: Final[tuple[tuple[str, Meaning], ...]] = (
     ("blob: not found", Meaning.NOT_FOUND),
     ("share: data not available", Meaning.NOTHING_HAPPENED),
 )
+_TOO_LARGE: Final = ("blob: over size limit", "request bigger than maximum", "was answered with 413")
+"""How a node says that it might take less at once."""
 _METHOD_CODES: Final = frozenset({-32700, -32600, -32601, -32602})
 
 
@@ -62,6 +64,7 @@ class CallFailed(Exception):  # noqa: N818 — it names what happened, as the tr
     def __init__(self, meaning: Meaning, sentence: str) -> None:
         super().__init__(sentence)
         self.meaning = meaning
+        self.is_too_large = meaning is Meaning.REFUSED and any(text in sentence for text in _TOO_LARGE)
 
 
 class Rpc:

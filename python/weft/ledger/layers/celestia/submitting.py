@@ -16,7 +16,7 @@ from weft.ledger.layers.celestia.chain import LAYER, Chain
 from weft.ledger.layers.celestia.deadline import Deadline
 from weft.ledger.layers.celestia.node import Node
 from weft.ledger.layers.celestia.rpc import CallFailed, Meaning
-from weft.model.errors import Closed, LayerFailed, LayerRefused, LayerUnknown, WeftError
+from weft.model.errors import BlobTooLarge, Closed, LayerFailed, LayerRefused, LayerUnknown, WeftError
 from weft.model.policy import (
     CELESTIA_GROUP_BLOBS_MAX,
     CELESTIA_GROUP_BYTES_MAX,
@@ -150,7 +150,10 @@ class Submitter:
         except CallFailed as error:
             if error.meaning is not Meaning.UNKNOWN:
                 await self._archive.forget_sent([one.mark for one in group if one.mark not in sent_before])
-                raise _certain(error) from error
+                if error.is_too_large and len(group) > 1:
+                    await self._submit_halves(group)
+                    return
+                raise _certain(error, group) from error
             await self._wait_for(group, error, height_before, deadline)
             return
         await self._archive.note(
@@ -158,6 +161,16 @@ class Submitter:
         )
         for one in group:
             _succeed(one, height)
+
+    async def _submit_halves(self, group: Sequence[Submission]) -> None:
+        """Together they are more than the node takes at once."""
+        half = len(group) // 2
+        for part in (group[:half], group[half:]):
+            try:
+                await self._submit(part, self._new_deadline())
+            except WeftError as error:
+                for one in part:
+                    _fail(one, error)
 
     async def _settle(
         self, group: Sequence[Submission], sent: Mapping[bytes, int], deadline: Deadline
@@ -222,8 +235,10 @@ def unknown(commitment: Commitment, why: str) -> LayerUnknown:
     )
 
 
-def _certain(error: CallFailed) -> LayerFailed:
+def _certain(error: CallFailed, group: Sequence[Submission]) -> LayerFailed:
     """The error of blobs that the node certainly did not take."""
+    if error.is_too_large:
+        return BlobTooLarge(str(error), layer=LAYER, size_bytes=len(group[0].data))
     kind = LayerRefused if error.meaning is Meaning.REFUSED else LayerFailed
     return kind(str(error), layer=LAYER)
 

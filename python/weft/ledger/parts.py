@@ -1,0 +1,109 @@
+"""A batch as layers keep it: one envelope, or several where one would be larger than a layer takes.
+
+A log may hold a batch that no layer would take whole: it was written before there was a layer, or under one that took
+more. Such a batch goes as parts, each in an envelope of its own that is signed, names the batch's position, and says
+the digest of the whole, how many parts there are and which it is. The batch is used only when every part is there and
+the digest is right, so a rebuild knows no difference.
+
+What if a layer turns out to take less than before? The batch is cut smaller, and parts of both sizes may lie there:
+each size is whole by itself, and they give one batch.
+"""
+
+from typing import Final
+
+import msgspec
+
+from weft.ledger.envelope import OVERHEAD_BYTES, Envelope, Kind, wrap
+from weft.ledger.layer import commit_to
+from weft.ledger.snapshot import Piece
+from weft.model.batch import SealedBatch, unseal
+from weft.model.canonical import Digest, canonical_bytes
+from weft.model.errors import JournalDamaged
+from weft.model.ids import Position
+from weft.model.policy import BATCH_PART_BYTES, CELESTIA_BLOB_BYTES_MIN, LAYER_BLOB_BYTES_MAX
+from weft.receipts import SigningKey
+
+_PIECE_BYTES: Final = 128
+"""More than a part's digest, numbers and names take."""
+_ROOM_BYTES_MIN: Final = 512
+"""A layer that takes less than this and an envelope is none."""
+PARTED_BYTES_MIN: Final = OVERHEAD_BYTES + _PIECE_BYTES + _ROOM_BYTES_MIN
+"""The least a layer must take for a batch to go there in parts."""
+
+_decoder: Final = msgspec.msgpack.Decoder(Piece)
+
+
+def wrap_batch(key: SigningKey, sealed: SealedBatch, blob_bytes_max: int) -> list[bytes]:
+    """A batch in envelopes that have at most so many bytes; in one that has more where even parts would not fit."""
+    batch, body = sealed.batch, sealed.body
+    if len(body) + OVERHEAD_BYTES <= blob_bytes_max or blob_bytes_max < PARTED_BYTES_MIN:
+        return [wrap(key, batch.cluster_id, Kind.BATCH, batch.position, body)]
+    room = min(BATCH_PART_BYTES, blob_bytes_max - OVERHEAD_BYTES - _PIECE_BYTES)
+    count = -(-len(body) // room)
+    return [
+        wrap(
+            key,
+            batch.cluster_id,
+            Kind.PART,
+            batch.position,
+            canonical_bytes(
+                Piece(digest=sealed.digest, index=index, count=count, body=body[index * room : (index + 1) * room])
+            ),
+        )
+        for index in range(count)
+    ]
+
+
+def find_blob(key: SigningKey, sealed: SealedBatch, commitment: str, blob_bytes_max: int) -> bytes | None:
+    """The blob of a batch that has a commitment, however the batch was cut; None when it is none of this batch.
+
+    It is looked for as it would be cut now, then as it would have been under the limits that layers may have had.
+    """
+    size_bytes = len(sealed.body) + OVERHEAD_BYTES
+    sizes = [blob_bytes_max, size_bytes]
+    limit_bytes = LAYER_BLOB_BYTES_MAX
+    while limit_bytes >= CELESTIA_BLOB_BYTES_MIN:
+        sizes.append(limit_bytes)
+        limit_bytes //= 2
+    # Whatever takes it whole takes it in the same envelope.
+    for size in dict.fromkeys(min(size, size_bytes) for size in sizes):
+        for blob in wrap_batch(key, sealed, size):
+            if commit_to(blob) == commitment:
+                return blob
+    return None
+
+
+class PartTray:
+    """Parts that were found, until one of their batches is whole."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, bytes, int], dict[int, bytes]] = {}
+
+    def add(self, envelope: Envelope) -> SealedBatch | None:
+        """One more part; the batch when it was the last that was missing. Raises `JournalDamaged`."""
+        assert envelope.kind is Kind.PART, "a tray holds parts"
+        position = Position(envelope.sequence)
+        try:
+            piece = _decoder.decode(envelope.payload)
+        except msgspec.DecodeError as error:
+            raise _damaged(position, "cannot be read") from error
+        if not 0 <= piece.index < piece.count:
+            raise _damaged(position, f"is number {piece.index} of {piece.count}")
+        key = (position, piece.digest, piece.count)
+        parts = self._found.setdefault(key, {})
+        parts[piece.index] = piece.body
+        if len(parts) < piece.count:
+            return None
+        del self._found[key]
+        sealed = unseal(b"".join(parts[index] for index in range(piece.count)), position)
+        if sealed.digest != Digest(piece.digest):
+            raise _damaged(position, "is of another batch than it says")
+        return sealed
+
+    def forget(self, position: Position) -> None:
+        """Let go of what belongs to batches up to a position."""
+        self._found = {key: parts for key, parts in self._found.items() if key[0] > position}
+
+
+def _damaged(position: Position, what: str) -> JournalDamaged:
+    return JournalDamaged(f"a part of the batch at position {position} {what}", position=position)
