@@ -16,7 +16,7 @@ use weft_transport::{
     ConnectOptions, Driven, Finished, Identity, Outcome, Patience, Payload, PeerIdentity, Spin, Step, Submission,
     TcpDriven, TransportError,
 };
-use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word, encode_opening};
+use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, Word, open_request};
 
 use crate::Failure;
 use crate::asking::Asking;
@@ -320,13 +320,7 @@ impl Link {
 
     /// What opens an advert on a lane of this link, under `epoch`.
     pub fn opening(&self, id: u64, advert: &Advert, epoch: u64) -> Submission {
-        let mut header = Header::new(Kind::Open, 0);
-        header.offset = advert.index().into();
-        header.tag = advert.incarnation;
-        let mut payload = Vec::with_capacity(OPENING_BYTES + advert.grant.len());
-        payload.extend_from_slice(&encode_opening(self.writer, epoch));
-        payload.extend_from_slice(&advert.grant);
-        header.length = payload.len() as u64;
+        let (header, payload) = open_request(advert.index(), advert.incarnation, self.writer, epoch, &advert.grant);
         Submission { id, header, ranges: no_ranges(), payload: Payload::Owned(payload), into: Vec::new() }
     }
 
