@@ -80,7 +80,7 @@ class Staging:
     def take(self) -> Slot:
         """A slot. Raises `Busy` when there is none."""
         if self._free:
-            # The one that waited longest: a slot somebody cannot be shut out of does not stand in the way of the others.
+            # The one that waited longest: a slot somebody cannot be shut out of does not keep the others waiting.
             return self._free.pop(0)
         if self._left == 0:
             raise Busy("every staging slot of this node is taken; try again")

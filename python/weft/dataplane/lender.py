@@ -67,8 +67,12 @@ class Lender:
         name: str,
         incarnation: int,
         congestion: str | None = None,
+        near: bool = True,
     ) -> Self:
-        """Listens on the first free port of the range. Raises Unreachable naming the range when none is free."""
+        """Listens on the first free port of the range. Raises Unreachable naming the range when none is free.
+
+        `near` says whether objects may go to and from processes of this machine without a network.
+        """
         native = _native.Endpoint(
             host=host,
             port_first=port_first,
@@ -82,6 +86,7 @@ class Lender:
             connect_timeout_ms=CONNECT_MS_MAX,
             # Lent over RDMA only when `lend_rdma` is asked to.
             rdma=False,
+            ipc=near,
             inbox=True,
         )
         endpoint = Endpoint(native, name=name, incarnation=incarnation, cluster_id=cluster_id)

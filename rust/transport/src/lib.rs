@@ -1,7 +1,7 @@
 //! The engine: one wire for pages, buffers and objects, spoken over lanes.
 //!
-//! Reading order: [`Lane`] is one connection as its driver sees it; [`Peer`] is a lane that comes back by itself and
-//! remembers which grants it opened; [`Server`] is the other end, which checks every request against what it serves.
+//! Reading order: [`Driven`] is one connection as its driver sees it, and [`Lane`] as whoever waits on it does, over the same
+//! book of what was asked; [`Peer`] is a lane that comes back by itself and remembers which grants it opened; [`Server`] is the other end, which checks every request against what it serves.
 //! [`RegionSource`] puts the pager on top. Threads are std threads, sockets are driven by whoever waits on them; nothing
 //! here knows Python or HTTP, and every wait has a deadline.
 
