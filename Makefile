@@ -80,7 +80,7 @@ test-rdma:  ## lanes and links over real verbs, in a small guest whose kernel ha
 	@python3 -m tests.hardware.guest $$(sed -n 's/.*Executable.*(\(.*\))/\1/p' $(BUILD)/soft_roce.log)
 
 sim: build  ## SEEDS=200 clusters of 50 machines in virtual time, each judged after every step; SEED=7 begins there
-	@$(PYTHON) -m weft.testing.sim --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
+	@$(PYTHON) -m weft.testing.sim --jobs $$(nproc) --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
 
 chaos: build  ## coordinators, NATS servers, validators and layers as processes, killed at random for SECONDS=120; SEED=7 picks who
 	@$(PYTHON) -m weft.testing.chaos --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
