@@ -150,6 +150,7 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
                 "`weft join` on the coordinator's machine says where it is",
                 variable="WEFT_SECRET",
             )
+        near = os.environ.get("WEFT_TRANSPORT", "").strip() in ("", "ipc")
         lender = await asyncio.to_thread(
             Lender.listen,
             host=settings.listen_host,
@@ -159,9 +160,10 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
             secret=secret,
             name=settings.name,
             incarnation=incarnation,
+            near=near,
         )
         rdma = await asyncio.to_thread(_lend_rdma, lender)
-        if os.environ.get("WEFT_TRANSPORT", "").strip() in ("", "ipc"):
+        if near:
             _lend_near(lender)
         if store is None:
             return NativeMemory(lender, rdma=rdma)

@@ -71,13 +71,12 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
 
 
 class Granted(msgspec.Struct, frozen=True, kw_only=True, tag="granted"):
-    """A slot of memory at the node that answers, and the right to reach it. `size_bytes` is the object's size there."""
+    """A slot at the node that answers, and an advert of it. `size_bytes` is the object's size there."""
 
     transfer_id: int
     size_bytes: int
-    region_id: str
-    incarnation: int
-    grant: bytes
+    slot: str
+    advert: bytes
 
 
 class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged"):

@@ -9,16 +9,13 @@ from types import TracebackType
 from typing import Self
 
 from msgspec import Struct
-from typing_extensions import Buffer
 
 from weft import _native
 from weft._native import Server
 from weft.dataplane.endpoint import Endpoint
 from weft.dataplane.holder import Holder
 from weft.dataplane.rdma import RdmaRecord
-from weft.model.attachment import Mode, Right
-from weft.model.grant import Grant, grant_key, mint
-from weft.model.ids import ClusterId, Generation, RegionId
+from weft.dataplane.slots import Slots
 from weft.model.policy import CONNECT_MS_MAX, SPIN_US_MAX
 
 
@@ -54,10 +51,9 @@ class Lender:
     it returns, so a large extent takes a while.
     """
 
-    def __init__(self, endpoint: Endpoint, server: Server, *, secret: bytes) -> None:
+    def __init__(self, endpoint: Endpoint, server: Server) -> None:
         self._endpoint = endpoint
         self._server = server
-        self._grant_key = grant_key(secret)
 
     @classmethod
     def listen(
@@ -71,8 +67,12 @@ class Lender:
         name: str,
         incarnation: int,
         congestion: str | None = None,
+        near: bool = True,
     ) -> Self:
-        """Listens on the first free port of the range. Raises Unreachable naming the range when none is free."""
+        """Listens on the first free port of the range. Raises Unreachable naming the range when none is free.
+
+        `near` says whether objects may go to and from processes of this machine without a network.
+        """
         native = _native.Endpoint(
             host=host,
             port_first=port_first,
@@ -86,10 +86,11 @@ class Lender:
             connect_timeout_ms=CONNECT_MS_MAX,
             # Lent over RDMA only when `lend_rdma` is asked to.
             rdma=False,
+            ipc=near,
             inbox=True,
         )
         endpoint = Endpoint(native, name=name, incarnation=incarnation, cluster_id=cluster_id)
-        return cls(endpoint, Server(native), secret=secret)
+        return cls(endpoint, Server(native))
 
     @property
     def host(self) -> str:
@@ -148,29 +149,9 @@ class Lender:
         rtt_us, tier = self._endpoint.measure(host, port, timeout_ms)
         return PeerDistance(rtt_us=rtt_us, tier=tier)
 
-    def grant(self, region_id: str, generation: int, holder: str, *, write: bool, expires_at_ms: int) -> bytes:
-        """The right to reach memory of this machine that no region of the cluster is made of, such as a staging slot.
-
-        Whoever holds the cluster's secret can mint one; what keeps regions apart is that nobody else mints for them.
-        """
-        sealed = Grant(
-            cluster_id=ClusterId(self._endpoint.cluster_id),
-            region_id=RegionId(region_id),
-            generation=Generation(generation),
-            mode=Mode.EXCLUSIVE if write else Mode.READ,
-            rights=Right.READ | Right.WRITE if write else Right.READ,
-            holder=holder,
-            expires_at_ms=expires_at_ms,
-        )
-        return mint(sealed, self._grant_key)
-
-    def read_extent(self, region_id: str, index: int, offset: int, into: Buffer) -> int:
-        """Copies from an extent held here, without the network."""
-        return self._server.read_extent(region_id, index, offset, into)
-
-    def write_extent(self, region_id: str, index: int, offset: int, data: Buffer) -> int:
-        """Copies into an extent held here, without the network."""
-        return self._server.write_extent(region_id, index, offset, data)
+    def slots(self) -> Slots:
+        """Memory of this machine that no region of the cluster is made of, for objects that come and go."""
+        return Slots(self._endpoint)
 
     def receive(self, timeout_ms: int) -> Message | None:
         """The next message of any peer, or None when none came in time."""
