@@ -151,12 +151,14 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
             secret=secret,
             name=settings.name,
             incarnation=incarnation,
+            say=_remark,
         )
         rdma = await asyncio.to_thread(_lend_rdma, lender)
         if store is None:
-            return NativeMemory(lender, rdma=rdma)
+            return NativeMemory(lender, rdma=rdma, rdma_choice=config.rdma_choice(os.environ))
         mint = functools.partial(secrets.randbits, 64)
-        return NativeMemory(lender, NativeStock(store, lender, mint=mint, now_ms=_now_ms), rdma)
+        stock = NativeStock(store, lender, mint=mint, now_ms=_now_ms)
+        return NativeMemory(lender, stock, rdma, rdma_choice=config.rdma_choice(os.environ))
 
     return listen
 

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from weft.api.bodies.beat import BeatBody, Observations, PeerReport
-from weft.api.bodies.cluster import EndpointList, NodeBody
-from weft.client.coordinator import Coordinator
+from weft.api.bodies.cluster import NodeBody
+from weft.client.coordinator import Coordinator, registered
 from weft.client.endpoint import ways_asked
 from weft.client.flow import Flow
 from weft.config import is_loopback, rdma_choice, route_from
@@ -220,6 +220,10 @@ class Member:
                     _log.info("%s beat in vain: %s", self.name, error)
                     self._stopped.wait(pause_s)
                     pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
+            except Exception:
+                # A defect: it is in the log, and the cluster does not miss this member because of it.
+                _log.exception("a beat of %s failed", self.name)
+                self._stopped.wait(_PAUSE_LONGEST_S)
             else:
                 wait_ms, pause_s = _BEAT_WAIT_MS, _PAUSE_FIRST_S
 
@@ -253,6 +257,8 @@ class Member:
                 self._ways.tend()
             except WeftError as error:
                 _log.info("%s could not look after its ways: %s", self.name, error)
+            except Exception:
+                _log.exception("%s could not look after its ways", self.name)
             if since_look_ms >= RDMA_LOOK_MS:
                 since_look_ms = 0
 
@@ -291,28 +297,6 @@ def join(cluster: "Cluster", name: str, *, host: str | None, port: int) -> Membe
         endpoint.close()
         raise
     return member
-
-
-def registered(listed: EndpointList) -> dict[str, Registered]:
-    """The records of those that can be dialled, as the choice of a transport wants them."""
-    records: dict[str, Registered] = {}
-    for node_id, one in listed.endpoints.items():
-        if one.tcp_addr is None or one.tcp_port is None:
-            continue
-        rdma = None
-        if one.rdma_qpn is not None and one.rdma_gid is not None:
-            rdma = RdmaRecord(
-                queue_pair=one.rdma_qpn, lid=one.rdma_lid or 0, gid=one.rdma_gid, packet_sequence=one.rdma_psn or 0
-            )
-        records[node_id] = Registered(
-            name=node_id,
-            host=one.tcp_addr,
-            port=one.tcp_port,
-            rdma=rdma,
-            prefers=one.transport_type,
-            version=one.version,
-        )
-    return records
 
 
 def _publish_rdma(coordinator: Coordinator, name: str, record: RdmaRecord) -> Flow[None]:
