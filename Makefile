@@ -42,7 +42,7 @@ $(BUILD)/engines:
 	  else echo "weft: no PostgreSQL server here; the tests of its journal skip (on Debian: apt-get install postgresql)"; fi; }
 	@touch $@
 
-floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http $(BUILD)/floor/unpack
+floors: $(BUILD)/floor/net $(BUILD)/floor/paging $(BUILD)/floor/http $(BUILD)/floor/unpack $(BUILD)/floor/copy
 
 $(BUILD)/floor/%: benches/floor/%.c benches/floor/floor.h
 	@mkdir -p $(BUILD)/floor
@@ -67,7 +67,9 @@ $(BUILD)/gpu: constraints-gpu.txt $(BUILD)/tools
 
 test: check $(BUILD)/engines $(BUILD)/gpu  ## everything: Rust, then Python, one closing line
 	@echo "weft: Rust tests"
-	@cargo test --quiet --workspace
+	@cargo test --quiet --workspace --no-run
+	@timeout --kill-after=10 600 cargo test --quiet --workspace || { status=$$?; \
+	  test $$status != 124 || echo "weft: a Rust test did not end; each has deadlines, so this is a defect"; exit $$status; }
 	@echo "weft: Python tests"
 	@$(PYTHON) -m pytest
 
@@ -78,7 +80,7 @@ test-rdma:  ## lanes and links over real verbs, in a small guest whose kernel ha
 	@python3 -m tests.hardware.guest $$(sed -n 's/.*Executable.*(\(.*\))/\1/p' $(BUILD)/soft_roce.log)
 
 sim: build  ## SEEDS=200 clusters of 50 machines in virtual time, each judged after every step; SEED=7 begins there
-	@$(PYTHON) -m weft.testing.sim --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
+	@$(PYTHON) -m weft.testing.sim --jobs $$(nproc) --seeds $(or $(SEEDS),$(if $(SEED),1,200)) $(if $(SEED),--seed $(SEED))
 
 chaos: build  ## coordinators, NATS servers, validators and layers as processes, killed at random for SECONDS=120; SEED=7 picks who
 	@$(PYTHON) -m weft.testing.chaos --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))

@@ -1,5 +1,5 @@
-"""`make bench`: paging, transfers under both congestion controls, the registry, the control plane, journals,
-commitments and unpacking.
+"""`make bench`: paging, transfers under both congestion controls, under TLS and between neighbours, the registry, the
+control plane, journals, commitments and unpacking.
 
 It prints a table and leaves JSON beside it.
 
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from benches import budgets, commitments, control, journals, registry, unpack
+from benches import budgets, commitments, control, journals, neighbours, registry, tls, unpack
 from benches.rounds import ROUNDS, Row, floor_program, heading, in_turn, weft_program
 
 OUT = Path(os.environ.get("WEFT_BENCH_OUT", "benches/out"))
@@ -70,12 +70,15 @@ def main() -> None:
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} CPUs, Linux {platform.release()}, {ROUNDS} rounds")
     wanted = sys.argv[1:] or [
-        "paging", "cubic", "bbr", "registry", "control", "budgets", "journals", "commitments", "unpack",
+        "paging", "cubic", "bbr", "tls", "neighbours", "registry", "control", "budgets", "journals", "commitments",
+        "unpack",
     ]  # fmt: skip
     suites = {
         "paging": paging,
         "cubic": lambda: transfers("cubic", 0),
         "bbr": lambda: transfers("bbr", 128),
+        "tls": tls.run,
+        "neighbours": neighbours.run,
         "registry": registry.run,
         "control": control.run,
         "journals": journals.run,

@@ -1,6 +1,8 @@
-"""Endpoints' side of the transfer figures: `python -m benches.endpoint read|write|vector BYTES COUNT tcp|ipc`, as JSON.
+"""Endpoints' side of the transfer figures: `python -m benches.endpoint OPERATION BYTES COUNT WAY [hot|walk]`, as JSON.
 
-One process owns 64 MiB, this one walks through them; `vector` reads sixteen ranges that do not touch in one call.
+One process owns 64 MiB, this one walks through them, or moves the first bytes again and again where it is said to be
+`hot`; OPERATION is read, write or vector, which reads sixteen ranges that do not touch in one call. WAY is tcp, ipc, or
+mapped: ipc with memory that Weft allocated.
 """
 
 import json
@@ -12,6 +14,7 @@ import time
 import numpy as np
 
 import weft
+from weft.client.security import speak_tls
 from weft.dataplane.endpoint import Endpoint
 
 WALK_BYTES = 64 << 20
@@ -19,24 +22,35 @@ SECRET = b"a secret for figures"
 RANGES = 16
 
 
-def endpoint(name: str, transport: str) -> Endpoint:
+def transport_of(way: str) -> str:
+    return "ipc" if way == "mapped" else way
+
+
+def endpoint(name: str, way: str) -> Endpoint:
+    speak_tls(os.environ)
     congestion = os.environ.get("WEFT_TCP_CONGESTION") or None
-    return Endpoint.listen(secret=SECRET, name=name, transport=transport, congestion=congestion)
+    return Endpoint.listen(secret=SECRET, name=name, transport=transport_of(way), congestion=congestion)
 
 
-def own(transport: str) -> None:
+def own(way: str) -> None:
     content = np.random.default_rng(1).integers(0, 256, WALK_BYTES, dtype=np.uint8)
-    with endpoint("owner", transport) as owner, owner.register(content) as memory:
-        print(owner.metadata.hex(), memory.advertise().encode().hex(), flush=True)
-        sys.stdin.read()
+    with endpoint("owner", way) as owner:
+        memory: memoryview | np.ndarray = content
+        if way == "mapped":
+            memory = owner.allocate(WALK_BYTES)
+            np.frombuffer(memory, dtype=np.uint8)[:] = content
+        with owner.register(memory) as registered:
+            print(owner.metadata.hex(), registered.advertise().encode().hex(), flush=True)
+            sys.stdin.read()
 
 
 def main() -> None:
     if sys.argv[1] == "own":
         own(sys.argv[2])
         return
-    operation, size_bytes, count, transport = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    command = [sys.executable, "-m", "benches.endpoint", "own", transport]
+    operation, size_bytes, count, way = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    hot = sys.argv[5:] == ["hot"]
+    command = [sys.executable, "-m", "benches.endpoint", "own", way]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdin is not None
         assert owner.stdout is not None
@@ -45,10 +59,10 @@ def main() -> None:
         content = np.random.default_rng(1).integers(0, 256, WALK_BYTES, dtype=np.uint8)
         local = content.copy() if operation == "write" else np.ones(WALK_BYTES, dtype=np.uint8)
         memory, warm = memoryview(local), count // 10 + 1
-        with endpoint("reader", transport) as other, other.connect(bytes.fromhex(metadata)) as peer:
-            assert peer.transport == transport
+        with endpoint("reader", way) as other, other.connect(bytes.fromhex(metadata)) as peer:
+            assert peer.transport == transport_of(way)
             for index in range(count + warm):
-                offset = index * size_bytes % WALK_BYTES
+                offset = 0 if hot else index * size_bytes % WALK_BYTES
                 if operation == "vector":
                     starts = [(offset + piece * 2 * size_bytes) % WALK_BYTES for piece in range(RANGES)]
                     items = [(advert, start, memory[start : start + size_bytes]) for start in starts]
@@ -59,7 +73,7 @@ def main() -> None:
                     started = time.perf_counter_ns()
                     move(advert, part, offset=offset)
                 took.append(time.perf_counter_ns() - started)
-        if operation == "read" and size_bytes * count >= WALK_BYTES:
+        if operation == "read" and size_bytes * count >= WALK_BYTES and not hot:
             assert np.array_equal(local, content), "what was read is not what the owner has"
         owner.stdin.close()
     took = sorted(took[warm:])

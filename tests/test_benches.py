@@ -1,7 +1,7 @@
 """The judge of the figures: a promise that was missed is said so, and nothing is promised by accident."""
 
 import pytest
-from benches import budgets
+from benches import budgets, neighbours
 from benches.peers import __main__ as peers
 from benches.peers.timing import WALK_BYTES, Operation
 from benches.rounds import Row
@@ -86,3 +86,11 @@ def test_ranges_of_one_call_lie_apart_and_inside_the_walk() -> None:
         offsets = Operation("read", 4096, 1, 16).offsets(index)
         assert len(set(offsets)) == 16
         assert all(0 <= offset <= WALK_BYTES - 4096 for offset in offsets)
+
+
+def test_what_is_promised_of_neighbours_is_judged_by_the_samples_that_were_taken() -> None:
+    small = Row("allocated 4 KiB, hot", "µs", "", floor=[0.1], weft=[2.9])
+    slow = Row("registered 4 KiB, walk", "µs", "", floor=[0.1], weft=[3.1])
+    bulk = Row("allocated 64 KiB, walk", "GB/s", "", floor=[30.0], weft=[14.9])
+    other = Row("registered 64 KiB, hot", "GB/s", "", floor=[30.0], weft=[1.0])
+    assert [row.kept for row in neighbours.promises([small, slow, bulk, other])] == [True, False, False]

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from weft.cli.__main__ import weft
+from weft.cli.join import instructions
 from weft.client.security import speak_tls
 from weft.dataplane import leave_tls, tls_names
 from weft.model.errors import Misconfigured
@@ -107,3 +108,13 @@ def test_another_clusters_certificate_is_refused_by_its_variable(tmp_path: Path)
 
     with pytest.raises(Misconfigured, match=r"^WEFT_TLS_CERT was not signed by the authority in WEFT_TLS_CA"):
         speak_tls({**variables(tmp_path / "theirs", "a"), "WEFT_TLS_CA": str(tmp_path / "ours" / "ca.pem")})
+
+
+def test_join_says_what_a_machine_needs_where_this_one_speaks_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lines() -> str:
+        return "\n".join(instructions("http://10.0.0.1:8080", "10.0.0.1", "4GiB", secret_file="s", secret_known=True))
+
+    assert "TLS" not in lines()
+    monkeypatch.setenv("WEFT_TLS_CERT", "/certs/a.pem")
+    assert "weft tls issue" in lines()
+    assert "WEFT_TLS_KEY" in lines()

@@ -55,6 +55,13 @@ def test_followers_that_name_each_other_are_asked_in_turn_and_not_without_a_paus
     assert 3.0 < sum(clock.slept_s) <= 5.0
 
 
+def test_whether_a_coordinator_is_ready_is_asked_of_no_other() -> None:
+    http = ScriptedHttp(*[follower(family="weft")] * 50)
+    with pytest.raises(NotTheWriter):
+        client(http, FakeClock(), patience_s=1.0).show_ready()
+    assert {request.at for request in http.requests} == {None}
+
+
 def test_where_nobody_writes_the_first_one_is_asked_again_until_time_is_up() -> None:
     http, clock = ScriptedHttp(*[follower("")] * 50), FakeClock()
     with pytest.raises(NotTheWriter):

@@ -213,6 +213,72 @@ def test_send_and_receive_with_and_without_tags(pair: Pair) -> None:
     assert theirs.content == b"y" * 5 + bytes(45) + b"y" * 10 + bytes(40)
 
 
+def test_rows_are_sent_and_received_part_by_part_as_one_transfer(pair: Pair) -> None:
+    theirs, ours = Buffer(bytes(100)), Buffer(bytes(range(100)))
+    _, theirs_mr = pair.owner.reg(theirs.ptr, theirs.size)
+    _, mr = pair.other.reg(ours.ptr, ours.size)
+    there = ([theirs_mr] * 3, [theirs.ptr, theirs.ptr + 40, theirs.ptr + 80], [10, 20, 20])
+    here = ([mr] * 3, [ours.ptr + 90, ours.ptr + 60, ours.ptr], [10, 20, 20])
+    ok, received = pair.owner.recvv_async(pair.to_other, *there, 3, tag=5)
+    assert ok
+    assert pair.owner.poll_async(received) == (True, False)
+    assert pair.other.sendv(pair.to_owner, *here, 3, tag=5)
+    assert pair.done(pair.owner, received)
+    assert pair.owner.poll_async(received) == (True, True)
+    content = ours.content
+    assert theirs.content == content[90:] + bytes(30) + content[60:80] + bytes(20) + content[:20]
+    ok, sent = pair.other.sendv_async(pair.to_owner, *here)
+    assert ok
+    assert pair.owner.recvv(pair.to_other, *there)
+    assert pair.done(pair.other, sent)
+
+
+def test_a_row_with_one_bad_part_is_not_begun(pair: Pair) -> None:
+    ours = Buffer(bytes(100))
+    _, mr = pair.other.reg(ours.ptr, ours.size)
+    assert pair.other.sendv_async(pair.to_owner, [mr, mr], [ours.ptr, ours.ptr + 90], [10, 11]) == (False, 0)
+    assert not pair.other.recvv(pair.to_owner, [mr, mr + 1], [ours.ptr, ours.ptr], [10, 10])
+    assert pair.other._endpoint.status().transfers == 0
+    with pytest.raises(BadArgument, match="different lengths"):
+        pair.other.sendv(pair.to_owner, [mr], [ours.ptr], [10], 2)
+
+
+def test_a_row_of_which_a_part_fails_has_failed_and_says_why(pair: Pair) -> None:
+    theirs, ours = Buffer(bytes(100)), Buffer(bytes(100))
+    _, theirs_mr = pair.owner.reg(theirs.ptr, theirs.size)
+    _, mr = pair.other.reg(ours.ptr, ours.size)
+    assert pair.owner.recvv_async(pair.to_other, [theirs_mr] * 2, [theirs.ptr] * 2, [10, 10])[0]
+    ok, sent = pair.other.sendv_async(pair.to_owner, [mr] * 2, [ours.ptr] * 2, [10, 11])
+    assert ok
+    assert not pair.done(pair.other, sent)
+    assert "11 bytes" in pair.other.failure(sent)
+
+
+def test_a_vector_of_items_that_name_places_of_two_buffers_in_turn_is_one_transfer(pair: Pair) -> None:
+    one, two, ours = Buffer(bytes(100)), Buffer(bytes(100)), Buffer(b"x" * 400)
+    items = [item_of(pair, one), item_of(pair, two)]
+    _, mr = pair.other.reg(ours.ptr, ours.size)
+    vector = [update_item(items[index % 2], (one, two)[index % 2].ptr + 20 * index, 10 + index) for index in range(4)]
+    sizes, ptrs = [10, 11, 12, 13], [ours.ptr + 50 * index for index in range(4)]
+    assert pair.other.writev(pair.to_owner, [mr] * 4, ptrs, sizes, vector, 4)
+    assert one.content == b"x" * 10 + bytes(30) + b"x" * 12 + bytes(48)
+    assert two.content == bytes(20) + b"x" * 11 + bytes(29) + b"x" * 13 + bytes(27)
+    assert pair.other.readv(pair.to_owner, [mr] * 4, ptrs, sizes, vector)
+
+
+def test_a_vector_with_an_item_that_was_altered_writes_nothing(pair: Pair) -> None:
+    one, two, ours = Buffer(bytes(100)), Buffer(bytes(100)), Buffer(b"x" * 100)
+    good, bad = item_of(pair, one), bytearray(item_of(pair, two))
+    bad[63] ^= 1
+    _, mr = pair.other.reg(ours.ptr, ours.size)
+    row = ([mr] * 2, [ours.ptr] * 2, [100] * 2, [good, bytes(bad)])
+    assert not pair.other.writev(pair.to_owner, *row)
+    ok, transfer = pair.other.writev_async(pair.to_owner, *row)
+    assert ok
+    assert not pair.done(pair.other, transfer)
+    assert (one.content, two.content) == (bytes(100), bytes(100))
+
+
 def test_what_is_not_registered_is_not_moved(pair: Pair) -> None:
     theirs, ours = Buffer(bytes(64)), Buffer(bytes(64))
     item = item_of(pair, theirs)
@@ -281,6 +347,18 @@ def test_an_endpoint_on_ipv6_is_found_by_its_metadata() -> None:
         assert ok
         assert other.send_notification(connection, b"over", b"six")
         assert owner.accept()[1] == "::1"
+
+
+def test_peers_are_let_in_without_being_accepted() -> None:
+    with Endpoint(secret=b"tests") as owner, Endpoint(secret=b"tests") as other:
+        assert owner.start_passive_accept()
+        theirs, ours = Buffer(b"z" * 64), Buffer(bytes(64))
+        _, theirs_mr = owner.reg(theirs.ptr, theirs.size)
+        _, item = owner.advertise(theirs_mr, theirs.ptr, theirs.size)
+        _, mr = other.reg(ours.ptr, ours.size)
+        _, connection = other.add_remote_endpoint(owner.get_metadata())
+        assert other.read(connection, mr, ours.ptr, ours.size, item)
+        assert ours.content == theirs.content
 
 
 def test_nobody_and_nonsense_are_no_endpoints(pair: Pair) -> None:

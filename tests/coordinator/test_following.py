@@ -69,6 +69,8 @@ def test_a_follower_says_nothing_of_layers_it_does_not_look_at() -> None:
                 told = await follower.ok("GET", "/health")
                 assert told["status"] == "healthy (following)"
                 assert (told["da_available"], told["da_health"], told["da_state"]) == (False, None, None)
+                info = await follower.ok("GET", "/system/info")
+                assert (info["da_status"], info["da_state"]) == ("NotWatched", None)
 
     asyncio.run(story())
 

@@ -95,6 +95,30 @@ def test_what_only_a_fallback_keeps_is_not_said_to_be_home(tmp_path: Path) -> No
     live(story, roles=[P, S], is_shared=True)
 
 
+def test_what_a_fallback_took_for_a_writer_that_was_lost_is_put_home_by_the_next_one(tmp_path: Path) -> None:
+    async def story(lab: Lab) -> None:
+        lab.directory = tmp_path / "first"
+        lab.directory.mkdir()
+        await lab.serve()
+        await lab.found()
+        await asyncio.sleep(HOME_NOTE_MS / 1_000 + 1.0)
+        home = len(lab.kept(P))
+        lab.primary.is_down = True
+        await lab.availability.board.until(lambda now: now.standing is Standing.DEGRADED)
+        for number in range(5):
+            await lab.register(number)
+        await asyncio.sleep(HOME_NOTE_MS / 1_000 + 1.0)
+        await lab.kill()
+        lab.primary.is_down = False
+        lab.directory = tmp_path / "second"
+        lab.directory.mkdir()
+        await second_life(lab)
+        assert len(lab.kept(P)) == await lab.journal.tail() > home + 5
+        assert lab.positions(P) == list(range(1, await lab.journal.tail() + 1))
+
+    live(story, roles=[P, S], is_shared=True)
+
+
 def test_a_note_of_another_log_or_another_layer_is_passed_over(tmp_path: Path) -> None:
     async def story(lab: Lab) -> None:
         lab.directory = tmp_path

@@ -1,6 +1,7 @@
 """The two implementations of what both sides mint and check agree byte for byte, and the bytes are pinned."""
 
 from weft import _native
+from weft.dataplane.endpoint import Endpoint
 from weft.model import policy
 from weft.model.attachment import Mode, Right
 from weft.model.grant import Grant, grant_key, mint
@@ -45,3 +46,8 @@ def test_the_limits_compiled_into_the_core_are_the_policy() -> None:
     assert limits["page_bytes"] == policy.PAGE_BYTES
     assert limits["payload_bytes_max"] == policy.PAYLOAD_BYTES_MAX
     assert limits["ranges_max"] == policy.RANGES_COUNT_MAX
+
+
+def test_endpoints_that_hold_one_secret_are_of_one_cluster_in_c_too() -> None:
+    with Endpoint.listen(secret=b"a test's secret") as endpoint:
+        assert endpoint.cluster_id.hex() == "271d17f03dbd9b4d084051d50d6c1a3f"

@@ -366,6 +366,31 @@ def test_history_is_never_skipped_a_reader_that_fell_behind_the_tail_is_told_whe
     play(tmp_path, story)
 
 
+def test_a_scan_from_the_beginning_tells_of_a_hole_between_the_archive_and_the_tail(tmp_path: Path) -> None:
+    async def story(stage: CelestiaStage) -> None:
+        reader = stage.new_layer("reader")
+        await stage.layer.put(b"seen by the reader")
+        _, cursor = await listed(reader)
+        await stage.layer.put(b"missed by the reader")
+        last = await stage.layer.put(b"after the tail")
+        await stage.archived()
+        stage.chain.prune(last.height)
+        scan = await reader.scan(START, 100)
+        assert ([kept.blob for kept in scan.kept], scan.is_end) == ([b"seen by the reader"], False)
+        with pytest.raises(BlobPruned) as pruned:
+            await reader.scan(scan.after, 100)
+        assert pruned.value.height == int(cursor.partition(":")[0])
+        found, _ = await listed(reader, Cursor(str(pruned.value.facts["after"])))
+        assert found == [b"after the tail"]
+        # A reader that never read anything begins with the oldest there is.
+        fresh = stage.new_layer("fresh")
+        assert (await listed(fresh))[0] == [b"after the tail"]
+        await reader.close()
+        await fresh.close()
+
+    play(tmp_path, story)
+
+
 def test_no_history_is_skipped_by_a_reader_that_is_more_than_a_thousand_heights_behind(tmp_path: Path) -> None:
     async def story(stage: CelestiaStage) -> None:
         first = await stage.layer.put(b"long ago")

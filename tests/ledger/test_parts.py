@@ -24,6 +24,7 @@ from weft.model.batch import SealedBatch, seal
 from weft.model.canonical import canonical_bytes
 from weft.model.errors import BlobTooLarge, JournalDamaged, NotAvailableYet
 from weft.model.ids import Position
+from weft.model.policy import CELESTIA_BLOB_BYTES_MIN, LAYER_BLOB_BYTES_MAX
 from weft.testing.celestia import methods
 
 P, S = Role.PRIMARY, Role.SECONDARY
@@ -110,13 +111,13 @@ def test_a_blob_of_a_batch_is_found_again_however_it_was_cut() -> None:
     assert find_blob(KEY, rival, commit_to(PARTS[0]), LIMIT_BYTES) is None
 
 
-async def with_a_large_batch(lab: Lab, limit_bytes: int) -> Position:
+async def with_a_large_batch(lab: Lab, limit_bytes: int, count: int = 40) -> Position:
     """A log that has a batch no layer takes, because it was written before there was such a limit."""
     await lab.serve(POLICY, QUICK)
     await lab.found()
     for layer in lab.layers.values():
         layer.is_down = True
-    await asyncio.gather(*(lab.register(number) for number in range(40)), return_exceptions=True)
+    await asyncio.gather(*(lab.register(number) for number in range(count)), return_exceptions=True)
     await lab.kill()
     for layer in lab.layers.values():
         layer.is_down, layer.blob_bytes_max = False, limit_bytes  # type: ignore[misc]
@@ -212,6 +213,22 @@ def test_a_batch_no_layer_ever_takes_is_stuck_and_listed_and_what_comes_after_it
         assert (report.success, report.stuck) == (True, 0)
         await lab.register(102)
         assert await rebuilt(lab, P)
+
+    live(story, roles=[P], directory=tmp_path)
+
+
+def test_the_report_is_green_however_a_batch_was_cut_when_it_was_put(tmp_path: Path) -> None:
+    async def story(lab: Lab) -> None:
+        await with_a_large_batch(lab, CELESTIA_BLOB_BYTES_MIN, count=600)
+        await lab.serve()
+        await lab.register(1_000)
+        # As after a restart: the layer is taken to take more, until it says otherwise.
+        lab.primary.blob_bytes_max = LAYER_BLOB_BYTES_MAX  # type: ignore[misc]
+        report = await lab.availability.compare()
+        assert (report.details, report.verified) == ((), await lab.journal.tail())
+        part = next(blob for blob in lab.primary._blobs if unwrap(blob[1], [KEY.public]).kind is Kind.PART)
+        lab.primary.damage(part[0], b"something else")
+        assert (await lab.availability.compare()).details != ()
 
     live(story, roles=[P], directory=tmp_path)
 

@@ -11,12 +11,13 @@ from weft.core.snapshot import describe, snapshot_bytes
 from weft.core.state import state_digest
 from weft.ledger import MemoryJournal
 from weft.ledger.envelope import Kind, wrap
+from weft.ledger.layer import Cursor, Scan
 from weft.ledger.layers import MemoryLayer
 from weft.ledger.rebuild import JournalTarget, Progress, Target, rebuild_from_journal, rebuild_from_layers
 from weft.ledger.snapshot import seal_snapshot
 from weft.model.batch import SealedBatch
 from weft.model.commands import OpenTerm
-from weft.model.errors import JournalDamaged, JournalTrimmed
+from weft.model.errors import BlobPruned, JournalDamaged, JournalTrimmed
 from weft.model.ids import Position
 from weft.receipts import Domain, SigningKey
 
@@ -105,6 +106,32 @@ def test_a_snapshot_passes_what_was_pruned() -> None:
         target, _ = rebuild(shuffled([*before, *after, *pieces], 3))
         assert target.began_at == HALF.state.marks.position
         assert snapshot_bytes(describe(target.state)) == snapshot_bytes(describe(WORLD.state))
+
+
+class Holed(MemoryLayer):
+    """Has let go of what was first, and says so."""
+
+    async def scan(self, after: Cursor, count_max: int) -> Scan:
+        if not after:
+            raise BlobPruned("gone", layer=self.name, after=str(5))
+        return await super().scan(after, count_max)
+
+
+@pytest.mark.parametrize("has_snapshot", [True, False])
+def test_a_hole_a_layer_tells_of_is_passed_by_a_snapshot_or_shows_in_the_positions(has_snapshot: bool) -> None:
+    async def tell() -> None:
+        layer, target = Holed(FakeClock(), CountingRandom()), Target()
+        for blob in [*blobs_of(LOG), *(seal_snapshot(describe(HALF.state), KEY) if has_snapshot else ())]:
+            await layer.put(blob)
+        await rebuild_from_layers([layer], (KEY.public,), target, lambda _: None)
+        assert state_digest(target.state) == state_digest(WORLD.state)
+
+    if has_snapshot:
+        asyncio.run(tell())
+        return
+    with pytest.raises(JournalDamaged) as damage:
+        asyncio.run(tell())
+    assert damage.value.position == 1
 
 
 def test_a_snapshot_alone_is_where_the_rebuild_ends() -> None:

@@ -87,11 +87,20 @@ def test_a_trial_of_a_node_moves_every_size_and_leaves_nothing_behind(pool: Pool
     figures = json.loads(told.stdout)
     assert {figure["operation"] for figure in figures} == {"read", "write"}
     assert [figure["size_bytes"] for figure in figures[:5]] == [8, 64, 512, 4096, 32768]
+    assert {figure["transport"] for figure in figures} <= {"ipc", "rdma", "tcp"}
     assert all(figure["p50_us"] <= figure["p99_us"] for figure in figures)
     assert pool.cluster.regions() == []
     refused = command(pool, "bench", "transfer", "--to", "nobody", environment=secret)
     assert refused.returncode == 1
-    assert "nobody" in refused.stderr
+    assert "no node 'nobody' is in the cluster; those that are: a, b" in refused.stderr
+
+
+def test_a_trial_of_a_node_that_is_dead_says_so_at_once_and_plans_nothing(pool: Pool) -> None:
+    pool.nodes["b"].child.kill()
+    told = command(pool, "bench", "transfer", "--to", "b", environment={"WEFT_SECRET": pool.secret})
+    assert told.returncode == 1
+    assert "node b does not answer at " in told.stderr
+    assert pool.cluster.regions() == []
 
 
 def test_a_region_is_created_listed_and_deleted_from_the_command_line(pool: Pool) -> None:

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.process
 
 PROGRAM = Path(__file__).parent / "programs" / "killed_coordinator.py"
 RESTART_S_MAX = 2.0
-NODES = 90
+NODES = 130
+"""Four at a time: should each batch have four, the thirtieth append is passed all the same."""
 
 
 class Doomed:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.engines import NatsServer, PostgresServer
 from tests.process.test_coordinator_process import environment, seed_node
+from weft.client import Client
 
 pytestmark = pytest.mark.process
 
@@ -147,6 +148,11 @@ def test_a_second_coordinator_follows_and_names_the_writer(start: Callable[[], C
     assert (refused.status_code, refused.json()["code"]) == (503, "NOT_THE_WRITER")
     assert first.url in second.post("/nodes", seed_node(8)).json()["detail"]
     assert [each.client.get("/ready").status_code for each in (first, second)] == [200, 503]
+    told = second.client.get("/health").json()
+    assert (told["status"], told["role"], told["writer"]) == ("healthy (following)", "follower", first.url)
+    with Client(second.url) as client:
+        client.register_storage_node(id="n9", zone="a", addr="10.0.0.1:50051", capacity_gb=1)
+    assert "n9" in first.nodes(), "a client of ours goes on to the writer by itself"
     assert "weft_reigns 0" in second.client.get("/metrics", headers={"accept": "text/plain"}).text
 
 

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.process
 class Met:
     """A partner process, and the way to its memory."""
 
-    def __init__(self, crew: Crew, transport: str) -> None:
-        self.child: Child = crew.start("partner", str(PROGRAM), transport, str(SIZE))
+    def __init__(self, crew: Crew, transport: str, *memory: str) -> None:
+        self.child: Child = crew.start("partner", str(PROGRAM), transport, str(SIZE), *memory)
         _, metadata, advert = self.child.line_with("partner ", 30).split()
         self.endpoint = Endpoint.listen(secret=b"tests", name=f"tests-{random.random()}", transport=transport)
         self.peer: Peer = self.endpoint.connect(bytes.fromhex(metadata))
@@ -48,9 +48,9 @@ def crew() -> Iterator[Crew]:
         yield made
 
 
-@pytest.fixture(params=["tcp", "ipc"])
+@pytest.fixture(params=["tcp", "ipc", "ipc allocated"])
 def met(crew: Crew, request: pytest.FixtureRequest) -> Iterator[Met]:
-    made = Met(crew, request.param)
+    made = Met(crew, *request.param.split())
     yield made
     made.endpoint.close()
 

@@ -86,3 +86,14 @@ def test_a_seed_that_fails_says_how_to_run_it_again(
     assert "seed 17 FAILED at step 3: the sky fell" in printed
     assert "python -m weft.testing.sim --seed 17 --agents 4 --steps 9" in printed
     assert "failed: 17" in printed
+
+
+def test_processes_share_the_seeds_and_say_what_one_says(capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for jobs in ("1", "2"):
+        assert main(["--seeds", "3", "--agents", "3", "--steps", "20", "--jobs", jobs]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        said.append([line.rpartition(",")[0] for line in lines])
+        assert lines[-1].startswith("3 of 3 seeds held")
+    assert len(said[0]) == 4
+    assert said[0] == said[1]

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 from weft.model.canonical import sha3_hex
 from weft.model.errors import BlobDamaged, BlobMissing, LayerFailed, LayerUnknown, Misconfigured
-from weft.witness.log import FILE_NAME, HEAD_BYTES, BlobLog, Draft
+from weft.witness.log import _CRC, _HEAD, FILE_NAME, HEAD_BYTES, BlobLog, Draft
 
 START_BYTES = 16
 
@@ -136,6 +137,48 @@ def test_what_was_written_and_not_synced_before_a_kill_is_synced_before_anybody_
     assert path.stat().st_ino in synced, "the page cache may be all that has it"
     log.append([draft(b"one")])
     log.close()
+
+
+def record(blob: bytes, height: int) -> bytes:
+    head = _HEAD.pack(b"WBR1", len(blob), height, bytes.fromhex(sha3_hex(blob)))
+    return head + _CRC.pack(zlib.crc32(head)) + blob
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 50, 2**60])
+@pytest.mark.parametrize("place", [0, 4, 5, 8, 20, 50])
+@pytest.mark.parametrize("rest", [b"", b"and more"])
+def test_a_blob_that_holds_a_record_hides_none_of_those_behind_it_when_its_head_is_damaged(
+    tmp_path: Path, height: int, place: int, rest: bytes
+) -> None:
+    inside = b"before " + record(b"inside", height) + rest
+    others = [b"blob %d" % number for number in range(9)]
+    path = filled(tmp_path, b"first", inside, *others)
+    flip(path, START_BYTES + HEAD_BYTES + 5 + place)
+    found = blobs_of(tmp_path)
+    assert [blob for blob in found if blob != b"inside"] == [b"first", *others]
+    filled(tmp_path, b"after")
+    assert blobs_of(tmp_path)[-1] == b"after"
+
+
+@pytest.mark.parametrize("cut", [1, 3, 20])
+def test_a_record_inside_a_blob_that_was_torn_is_no_record(tmp_path: Path, cut: int) -> None:
+    path = filled(tmp_path, b"first", b"before " + record(b"inside", 2**60) + bytes(cut))
+    os.truncate(path, path.stat().st_size - cut)
+    assert blobs_of(tmp_path) == [b"first"]
+    filled(tmp_path, b"after")
+    assert blobs_of(tmp_path) == [b"first", b"after"]
+
+
+def test_two_damaged_heads_lose_two_blobs_and_none_between_them(tmp_path: Path) -> None:
+    blobs = [b"blob %d" % number for number in range(9)]
+    path = filled(tmp_path, *blobs)
+    for number in (2, 6):
+        # The length is what says where the next one begins.
+        flip(path, START_BYTES + number * (HEAD_BYTES + 6) + 5)
+    log = BlobLog(tmp_path)
+    assert len(log.damaged_spans) == 2
+    log.close()
+    assert blobs_of(tmp_path) == [blob for number, blob in enumerate(blobs) if number not in (2, 6)]
 
 
 @pytest.mark.parametrize("place", range(HEAD_BYTES))

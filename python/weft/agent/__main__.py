@@ -131,6 +131,14 @@ def _lend_rdma(lender: Lender) -> RdmaRecord | None:
     return record
 
 
+def _lend_near(lender: Lender) -> None:
+    """Hands memory to processes of this machine. Where that cannot be, they are as far away as all others."""
+    try:
+        lender.lend_near()
+    except WeftError as error:
+        _remark(f"processes of this machine reach memory over TCP too: {error}")
+
+
 def _listener(settings: NodeSettings, store: Store | None) -> Listen:
     async def listen(cluster_id: bytes, incarnation: int) -> Memory:
         # Read only now: a coordinator on this machine makes the secret when it first starts, perhaps after this node.
@@ -154,6 +162,8 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
             say=_remark,
         )
         rdma = await asyncio.to_thread(_lend_rdma, lender)
+        if os.environ.get("WEFT_TRANSPORT", "").strip() in ("", "ipc"):
+            _lend_near(lender)
         if store is None:
             return NativeMemory(lender, rdma=rdma, rdma_choice=config.rdma_choice(os.environ))
         mint = functools.partial(secrets.randbits, 64)

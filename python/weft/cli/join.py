@@ -50,6 +50,14 @@ def instructions(url: str, host: str, lend: str, *, secret_file: str, secret_kno
         f'  WEFT_COORDINATOR={shlex.quote(url)} WEFT_SECRET="<the secret>" weft node --lend {shlex.quote(lend)}',
         "",
     ]
+    if config.is_tls_set(os.environ):
+        lines += [
+            "This cluster speaks TLS: where the authority's key is, make that machine a certificate with",
+            "`weft tls issue DIRECTORY NAME`, copy ca.pem, NAME.pem and NAME.key over, and set WEFT_TLS_CA,",
+            "WEFT_TLS_CERT and WEFT_TLS_KEY to them before the command. NAME is the node's: its hostname, unless",
+            "--name gives another.",
+            "",
+        ]
     if secret_known:
         where = "$WEFT_SECRET here" if from_variable else secret_file
         lines.append(

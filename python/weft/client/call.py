@@ -38,6 +38,9 @@ _PAUSE_LONGEST_S = 2.0
 REQUEST_S = REQUEST_MS_MAX / 1000
 
 
+_OF_THE_ONE_ASKED = frozenset({"show_ready"})
+"""What is asked of one coordinator about itself; another one's answer would be about another one."""
+
 _ROUTES = {route.operation: route for route in ROUTES}
 
 
@@ -83,7 +86,7 @@ def perform(call: Call[T], deadline_s: float) -> Flow[T]:
             return parse(call, response)
         except WeftError as error:
             left_s = deadline_s - (yield from now())
-            writer = _writer_named(error)
+            writer = None if call.operation in _OF_THE_ONE_ASKED else _writer_named(error)
             if writer is not None and writer not in asked and left_s > 0:
                 asked.add(writer)
                 at = writer

@@ -108,6 +108,7 @@ class Region:
                 incarnation=secrets.randbits(63) + 1,
                 congestion=congestion,
                 fault_timeout_ms=fault_timeout_ms,
+                near=os.environ.get("WEFT_TRANSPORT", "").strip() in ("", "ipc"),
             )
         except BaseException:
             _release_quietly(lease)

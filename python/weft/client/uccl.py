@@ -42,6 +42,53 @@ def parse_metadata(metadata: bytes) -> tuple[str, int, str]:
     return found.host, found.port, found.device
 
 
+def _of_vectors(verb: str, *, waits: bool, said: str) -> Any:
+    """A call that moves vectors of items by a verb of `Peer`, or begins to."""
+
+    def call(
+        self: "Endpoint",
+        conn_id: int,
+        mr_ids: Sequence[int],
+        ptrs: Sequence[int],
+        sizes: Sequence[int],
+        items: Sequence[bytes],
+        num_iovs: int | None = None,
+    ) -> bool | tuple[bool, int]:
+        _same_length(num_iovs, mr_ids, ptrs, sizes, items)
+
+        def move(peer: Peer) -> Any:
+            return getattr(peer, verb)(self._vector(peer, mr_ids, ptrs, sizes, items))
+
+        return self._now(conn_id, move) if waits else self._begin(conn_id, move)
+
+    call.__doc__ = said
+    return call
+
+
+def _of_rows(verb: str, *, waits: bool, said: str) -> Any:
+    """A call that sends or receives many, as one transfer: each meets one of the other side's, in their order."""
+
+    def call(
+        self: "Endpoint",
+        conn_id: int,
+        mr_ids: Sequence[int],
+        ptrs: Sequence[int],
+        sizes: Sequence[int],
+        num_iovs: int | None = None,
+        tag: int = 0,
+    ) -> bool | tuple[bool, int]:
+        _same_length(num_iovs, mr_ids, ptrs, sizes)
+
+        def begin(peer: Peer) -> _Many:
+            row = [self._at(*one) for one in zip(mr_ids, ptrs, sizes, strict=True)]
+            return _Many(getattr(peer, verb), row, tag)
+
+        return self._now(conn_id, lambda peer: begin(peer).wait()) if waits else self._begin(conn_id, begin)
+
+    call.__doc__ = said
+    return call
+
+
 class Endpoint:
     """An endpoint whose calls answer with tuples and never raise for what can go wrong with a peer."""
 
@@ -57,7 +104,7 @@ class Endpoint:
         self._by_metadata: dict[bytes, int] = {}
         self._memory: dict[int, tuple[Registration, int]] = {}
         self._items: dict[tuple[int, int, int], bytes] = {}
-        self._transfers: dict[int, Transfer] = {}
+        self._transfers: dict[int, Transfer | _Many] = {}
 
     # Who is where.
 
@@ -83,6 +130,10 @@ class Endpoint:
         except WeftError:
             peer = None
         return (False, "", "", 0) if peer is None else (True, peer.address[0], "", self._keep(peer))
+
+    def start_passive_accept(self) -> bool:
+        """Peers are let in from the beginning, and read and write without being accepted. Nothing is to be started."""
+        return True
 
     def add_remote_endpoint(self, metadata: bytes) -> tuple[bool, int]:
         """Connects by metadata; once for the same."""
@@ -196,71 +247,27 @@ class Endpoint:
 
     def read_async(self, conn_id: int, mr_id: int, ptr: int, size: int, item: bytes) -> tuple[bool, int]:
         """Begins to fetch what an item names."""
-        return self.readv_async(conn_id, [mr_id], [ptr], [size], [item])
+        begun: tuple[bool, int] = self.readv_async(conn_id, [mr_id], [ptr], [size], [item])
+        return begun
 
     def write_async(self, conn_id: int, mr_id: int, ptr: int, size: int, item: bytes) -> tuple[bool, int]:
         """Begins to put bytes where an item names."""
-        return self.writev_async(conn_id, [mr_id], [ptr], [size], [item])
+        begun: tuple[bool, int] = self.writev_async(conn_id, [mr_id], [ptr], [size], [item])
+        return begun
 
-    def readv_async(
-        self,
-        conn_id: int,
-        mr_ids: Sequence[int],
-        ptrs: Sequence[int],
-        sizes: Sequence[int],
-        items: Sequence[bytes],
-        num_iovs: int | None = None,
-    ) -> tuple[bool, int]:
-        """Begins to fetch what items name: all, or none is begun."""
-        _same_length(num_iovs, mr_ids, ptrs, sizes, items)
-        return self._begin(conn_id, lambda peer: peer.readv(self._vector(peer, mr_ids, ptrs, sizes, items)))
-
-    def writev_async(
-        self,
-        conn_id: int,
-        mr_ids: Sequence[int],
-        ptrs: Sequence[int],
-        sizes: Sequence[int],
-        items: Sequence[bytes],
-        num_iovs: int | None = None,
-    ) -> tuple[bool, int]:
-        """Begins to put bytes where items name: all, or none is begun."""
-        _same_length(num_iovs, mr_ids, ptrs, sizes, items)
-        return self._begin(conn_id, lambda peer: peer.writev(self._vector(peer, mr_ids, ptrs, sizes, items)))
+    readv_async = _of_vectors("readv", waits=False, said="Begins to fetch what items name: all, or none is begun.")
+    writev_async = _of_vectors("writev", waits=False, said="Begins to put bytes where items name: all, or none.")
 
     def read(self, conn_id: int, mr_id: int, ptr: int, size: int, item: bytes) -> bool:
         """Fetches what an item names."""
-        return self.readv(conn_id, [mr_id], [ptr], [size], [item])
+        return bool(self.readv(conn_id, [mr_id], [ptr], [size], [item]))
 
     def write(self, conn_id: int, mr_id: int, ptr: int, size: int, item: bytes) -> bool:
         """Puts bytes where an item names."""
-        return self.writev(conn_id, [mr_id], [ptr], [size], [item])
+        return bool(self.writev(conn_id, [mr_id], [ptr], [size], [item]))
 
-    def readv(
-        self,
-        conn_id: int,
-        mr_ids: Sequence[int],
-        ptrs: Sequence[int],
-        sizes: Sequence[int],
-        items: Sequence[bytes],
-        num_iovs: int | None = None,
-    ) -> bool:
-        """Fetches what items name."""
-        _same_length(num_iovs, mr_ids, ptrs, sizes, items)
-        return self._now(conn_id, lambda peer: peer.readv_now(self._vector(peer, mr_ids, ptrs, sizes, items)))
-
-    def writev(
-        self,
-        conn_id: int,
-        mr_ids: Sequence[int],
-        ptrs: Sequence[int],
-        sizes: Sequence[int],
-        items: Sequence[bytes],
-        num_iovs: int | None = None,
-    ) -> bool:
-        """Puts bytes where items name."""
-        _same_length(num_iovs, mr_ids, ptrs, sizes, items)
-        return self._now(conn_id, lambda peer: peer.writev_now(self._vector(peer, mr_ids, ptrs, sizes, items)))
+    readv = _of_vectors("readv_now", waits=True, said="Fetches what items name.")
+    writev = _of_vectors("writev_now", waits=True, said="Puts bytes where items name; nowhere if one is refused.")
 
     def send_async(self, conn_id: int, mr_id: int, ptr: int, size: int, tag: int = 0) -> tuple[bool, int]:
         """Begins to send to the next receive of the tag that the peer posts."""
@@ -272,6 +279,11 @@ class Endpoint:
 
     send_async_with_tag = send_async
     recv_async_with_tag = recv_async
+
+    sendv_async = _of_rows("send", waits=False, said="Begins to send many, each to a receive of its own.")
+    recvv_async = _of_rows("recv", waits=False, said="Begins to receive many, each a send of its own.")
+    sendv = _of_rows("send", waits=True, said="Sends many, and returns once the peer has all.")
+    recvv = _of_rows("recv", waits=True, said="Receives many, and returns once all are here.")
 
     def send(self, conn_id: int, mr_id: int, ptr: int, size: int, tag: int = 0) -> bool:
         """Sends, and returns once the peer has it."""
@@ -373,7 +385,7 @@ class Endpoint:
 
     def _begin(self, conn_id: int, begin: Any) -> tuple[bool, int]:
         try:
-            transfer: Transfer = begin(self._peer(conn_id))
+            transfer: Transfer | _Many = begin(self._peer(conn_id))
         except WeftError:
             return False, 0
         with self._lock:
@@ -397,6 +409,34 @@ def update_item(item: bytes, address: int, size: int) -> bytes:
     """The same item for a part of its range."""
     _, _, *rest = _ITEM.unpack(item)
     return _ITEM.pack(address, size, *rest)
+
+
+class _Many:
+    """Several transfers that are polled as one: done when all are, failed as the first that did."""
+
+    def __init__(self, begin: Any, buffers: Sequence[Any], tag: int) -> None:
+        self._transfers: list[Transfer] = []
+        try:
+            for buffer in buffers:
+                self._transfers.append(begin(buffer, tag=tag))
+        except WeftError:
+            for begun in self._transfers:
+                begun.cancel()
+            raise
+
+    def poll(self) -> bool:
+        return all(one.poll() for one in self._transfers)
+
+    @property
+    def state(self) -> str:
+        states = [one.state for one in self._transfers]
+        return next((state for state in states if state != "done"), "done")
+
+    def wait(self) -> int:
+        return sum([one.wait() for one in self._transfers])
+
+    def result(self) -> int:
+        return sum([one.result() for one in self._transfers])
 
 
 def _pack(advert: Advert, address: int, size: int) -> bytes:

@@ -18,7 +18,7 @@ from weft.ledger.envelope import NO_CLUSTER
 from weft.ledger.layer import Commitment, Layer, commit_to
 from weft.ledger.meter import MeteredLayer
 from weft.ledger.monitor import Monitor
-from weft.ledger.parts import find_blob, wrap_batch
+from weft.ledger.parts import every_cut, find_blob, wrap_batch
 from weft.ledger.pending import PendingList
 from weft.ledger.proven import ProvenLayer
 from weft.ledger.reconciler import Reconciler
@@ -123,7 +123,9 @@ class Availability:
         newest = await self.shipper.newest(CONSISTENCY_BATCHES_MAX)
         waiting = {blob.position for blob in await self.pending.read(0, CONSISTENCY_BATCHES_MAX)}
         batches = [
-            commit_to(blob) for sealed in newest if sealed.batch.position not in waiting for blob in self._wrap(sealed)
+            ([commit_to(blob) for blob in cut] for cut in every_cut(self._key, sealed, self.router.blob_bytes_max))
+            for sealed in newest
+            if sealed.batch.position not in waiting
         ]
         return await compare(self.router, self.pending, batches)
 

@@ -205,11 +205,13 @@ class LayerDoors:
 
     async def show_system_info(self, call: Call) -> SystemInfo:  # noqa: ARG002
         """GET /system/info."""
-        now = self._now()
+        follows = self._hears() is not None
+        now = None if follows else self._now()
+        unknown = "NotConfigured" if self._availability is None else "NotWatched"
         return SystemInfo(
             version=self._version,
             node_count=len(self._writer.state.nodes),
-            da_status="NotConfigured" if now is None else _spell_layer_health(now),
+            da_status=unknown if now is None else _spell_layer_health(now),
             routing_state=_spell_role(now),
             fallback_active=now is not None and now.is_on_fallback,
             da_state=None if now is None else now.standing.value,

@@ -152,7 +152,7 @@ async def _fill_shared(
             raise JournalFailed(f"what {place.shown} was given cannot be taken back; empty it and begin again")
 
         target = JournalTarget(journal, as_it_is)
-        await rebuild_from_layers(layers, (key.public,), target, tell, chosen=chosen)
+        await rebuild_from_layers(layers, (key.public,), target, tell, chosen=chosen, base=seen.began_at)
         snapshots.open()
         snapshots.write(describe(target.state, target.answered))
         return _restored(target, "", list_aside)

@@ -351,6 +351,16 @@ class Endpoint:
         host, port = self.address
         return Metadata(host=host, port=port).encode()
 
+    def allocate(self, size_bytes: int) -> memoryview:
+        """Memory that processes on this machine read without a system call, once they hold an advert of it.
+
+        It is zero, backed by pages from the start, and this process's for as long as a view or an array of it lives;
+        `numpy.frombuffer` makes an array of it. Raises `NoMemory`.
+        """
+        if size_bytes <= 0:
+            raise BadArgument(f"size_bytes is {size_bytes}; memory has at least one byte")
+        return memoryview(self._native.allocate(size_bytes))
+
     def register(self, thing: Any) -> Registration:
         """Lets a buffer, an array or a tensor be advertised; it stays in place until it is released."""
         number, size_bytes = self._native.register(memory_of(thing))

@@ -118,6 +118,13 @@ class Lender:
         queue_pair, lid, gid, packet_sequence = record
         return RdmaRecord(queue_pair=queue_pair, lid=lid, gid=gid, packet_sequence=packet_sequence)
 
+    def lend_near(self) -> None:
+        """Hands extents to processes of this machine as well: they map them and read without this process.
+
+        Raises what the system says where there are no UNIX sockets; memory is reached over TCP then.
+        """
+        self._server.lend_near()
+
     def reserve_extent(self, region_id: str, index: int, size_bytes: int, generation: int) -> None:
         """Makes room for an extent and backs it; zero until written. Raises NoMemory when the machine has none left."""
         self._server.reserve_extent(region_id, index, size_bytes, generation)

@@ -55,10 +55,13 @@ class RegionMemory:
         incarnation: int,
         congestion: str | None = None,
         fault_timeout_ms: int | None = None,
+        near: bool = True,
     ) -> Self:
         """Maps the region described by `bands`, reached through `peers`, by the right `grant` proves.
 
         `bands` are (first_stripe, stripes, [(extent index, node id, incarnation)…]); `peers` are (node id, host, port).
+        `near` reads lenders of this machine by mapping what they lend, where they hand it over.
+
         Nothing is fetched yet and no peer is dialled before the first fault that needs it. Raises what the native core
         raises, NoPrivilege first among them: this process may not use userfaultfd.
         """
@@ -75,6 +78,7 @@ class RegionMemory:
             name=holder,
             incarnation=incarnation,
             congestion=congestion,
+            near=near,
             **timeouts,
         )
         if window.user_mode_only:

@@ -5,7 +5,7 @@ has to be in its fallback, and is not in both places yet, which the report says.
 and is no agreement. Counters are not asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -24,7 +24,11 @@ class Consistency(msgspec.Struct, frozen=True, kw_only=True):
     details: tuple[str, ...]
 
 
-async def compare(router: Router, pending: PendingList, batches: Sequence[Commitment] = ()) -> Consistency:
+Cuts = Iterable[Sequence[Commitment]]
+"""The ways in which one batch may have been put, each of so many blobs: as it goes now, and as it went before."""
+
+
+async def compare(router: Router, pending: PendingList, batches: Iterable[Cuts] = ()) -> Consistency:
     """Compare the newest of what fallbacks took with the primary, and see that `batches` are in the primary."""
     details: list[str] = []
     verified = 0
@@ -34,10 +38,21 @@ async def compare(router: Router, pending: PendingList, batches: Sequence[Commit
     for name, source in await pending.settled(CONSISTENCY_BLOBS_MAX):
         verified += 1
         details += await _compare_one(router, Commitment(name), source)
-    for commitment in batches:
+    for cuts in batches:
         verified += 1
-        details += (await _look(router, Role.PRIMARY, commitment))[1]
+        details += await _look_for_batch(router, cuts)
     return Consistency(verified=verified, details=tuple(details))
+
+
+async def _look_for_batch(router: Router, cuts: Cuts) -> list[str]:
+    """What is wrong with a batch in the primary: nothing, when it is there in one of the ways it may have gone."""
+    first: list[str] | None = None
+    for cut in cuts:
+        trouble = [line for commitment in cut for line in (await _look(router, Role.PRIMARY, commitment))[1]]
+        if not trouble:
+            return []
+        first = trouble if first is None else first
+    return first or []
 
 
 async def _describe_pending(router: Router, blob: PendingBlob) -> str:

@@ -92,7 +92,8 @@ class Layer(Protocol):
         """What was kept after a cursor, in the layer's order. Foreign and damaged blobs are counted and skipped.
 
         Every blob a put was answered for is in it once at least. Raises `BlobPruned` rather than begin behind a place
-        that can no longer be read, and `LayerFailed` when what it would give back may have holes.
+        that can no longer be read, with the fact `after` from where it goes on beyond that, and `LayerFailed` when what
+        it would give back may have holes.
         """
         ...
 

@@ -9,6 +9,7 @@ What if a layer turns out to take less than before? The batch is cut smaller, an
 each size is whole by itself, and they give one batch.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -54,11 +55,8 @@ def wrap_batch(key: SigningKey, sealed: SealedBatch, blob_bytes_max: int) -> lis
     ]
 
 
-def find_blob(key: SigningKey, sealed: SealedBatch, commitment: str, blob_bytes_max: int) -> bytes | None:
-    """The blob of a batch that has a commitment, however the batch was cut; None when it is none of this batch.
-
-    It is looked for as it would be cut now, then as it would have been under the limits that layers may have had.
-    """
+def every_cut(key: SigningKey, sealed: SealedBatch, blob_bytes_max: int) -> Iterator[list[bytes]]:
+    """A batch as it goes to layers now, then as it would have gone under the limits that layers may have had."""
     size_bytes = len(sealed.body) + OVERHEAD_BYTES
     sizes = [blob_bytes_max, size_bytes]
     limit_bytes = LAYER_BLOB_BYTES_MAX
@@ -67,7 +65,13 @@ def find_blob(key: SigningKey, sealed: SealedBatch, commitment: str, blob_bytes_
         limit_bytes //= 2
     # Whatever takes it whole takes it in the same envelope.
     for size in dict.fromkeys(min(size, size_bytes) for size in sizes):
-        for blob in wrap_batch(key, sealed, size):
+        yield wrap_batch(key, sealed, size)
+
+
+def find_blob(key: SigningKey, sealed: SealedBatch, commitment: str, blob_bytes_max: int) -> bytes | None:
+    """The blob of a batch that has a commitment, however the batch was cut; None when it is none of this batch."""
+    for blobs in every_cut(key, sealed, blob_bytes_max):
+        for blob in blobs:
             if commit_to(blob) == commitment:
                 return blob
     return None

@@ -28,7 +28,7 @@ from weft.ledger.parts import PartTray
 from weft.ledger.snapshot import join_pieces
 from weft.model.batch import SealedBatch, unseal
 from weft.model.canonical import Digest, log_digest
-from weft.model.errors import BlobForeign, JournalDamaged, SnapshotDamaged
+from weft.model.errors import BlobForeign, BlobPruned, JournalDamaged, SnapshotDamaged
 from weft.model.ids import ClusterId, Position
 from weft.model.policy import LAYER_SCAN_BLOBS_MAX, REBUILD_FORKS_MAX
 from weft.receipts import PublicKey
@@ -132,14 +132,16 @@ async def rebuild_from_layers(
     cluster_id: ClusterId | None = None,
     until: Position | None = None,
     chosen: Chosen = MappingProxyType({}),
+    base: Position = Position(0),  # noqa: B008 - a number.
 ) -> Chosen:
     """Rebuild from what these layers hold between them, and say which branches were chosen where the log forks.
 
-    Whoever rebuilds the same twice hands in what was chosen the first time. Raises `JournalDamaged` naming the first
+    Whoever rebuilds the same twice hands in what was chosen the first time, and as `base` the position of the snapshot
+    that was begun with: what came before it is not followed then. Raises `JournalDamaged` naming the first
     position none has, and the position of a fork of which nobody can know which branch counts.
     """
     for _ in range(REBUILD_FORKS_MAX):
-        assembly = _Assembly(target, until, chosen)
+        assembly = _Assembly(target, until, chosen, base)
         try:
             await _read(layers, public_keys, assembly, target, tell, cluster_id)
         except OtherBranch as other:
@@ -169,7 +171,14 @@ async def _read(
     for layer in layers:
         cursor, is_end = Cursor(""), False
         while not is_end:
-            stretch = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            try:
+                stretch = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            except BlobPruned as error:
+                # Whether anything of the log is missing for it shows in the positions of what comes after the hole.
+                if (after := error.facts.get("after")) in (None, cursor):
+                    raise
+                cursor = Cursor(str(after))
+                continue
             for kept in stretch.kept:
                 blobs += 1
                 try:
@@ -194,8 +203,9 @@ async def _read(
 class _Assembly:
     """Batches and pieces that wait for their turn."""
 
-    def __init__(self, target: Target, until: Position | None, chosen: Chosen) -> None:
+    def __init__(self, target: Target, until: Position | None, chosen: Chosen, base: Position) -> None:
         self._target = target
+        self._base = base
         self._until = until
         self._chosen = chosen
         self._branches = Branches(chosen)
@@ -218,6 +228,8 @@ class _Assembly:
             self._take_in(sealed)
 
     def _take_in(self, sealed: SealedBatch) -> None:
+        if self._position < sealed.batch.position <= self._base:
+            return
         if sealed.batch.position <= self._position:
             self._branches.note(sealed)
             return

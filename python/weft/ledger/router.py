@@ -24,6 +24,7 @@ from weft.model.availability import FALLBACKS, Role
 from weft.model.errors import (
     BlobDamaged,
     BlobMissing,
+    BlobPruned,
     BlobTooLarge,
     LayerFailed,
     LayerRefused,
@@ -200,7 +201,15 @@ class Router:
         if cursor is None:
             cursor = Cursor(await self._pending.noted(name) or "")
         while True:
-            found = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            try:
+                found = await layer.scan(cursor, LAYER_SCAN_BLOBS_MAX)
+            except BlobPruned as error:
+                if (after := error.facts.get("after")) in (None, cursor):
+                    raise
+                # What is gone cannot be looked for there; what came after it can.
+                self._log.warning("a layer has let go of what was not read yet", role=role.value, reason=error.message)
+                cursor = Cursor(str(after))
+                continue
             for kept in found.kept:
                 see(kept.commitment, kept.height, kept.blob)
             if found.after != cursor:

@@ -10,10 +10,13 @@ A run that fails prints its seed and how to run it again. It fails the same way 
 
 import argparse
 import contextlib
+import functools
 import gc
+import multiprocessing
 import random
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -332,7 +335,11 @@ def main(arguments: list[str] | None = None) -> int:
     flags = _parser().parse_args(arguments)
     first = flags.seed if flags.seed is not None else 1
     began_s = time.monotonic()
-    failed = [seed for seed in range(first, first + flags.seeds) if not _run(seed, flags)]
+    failed = []
+    for seed, (held, said) in enumerate(_runs(range(first, first + flags.seeds), flags), start=first):
+        print(said, flush=True)
+        if not held:
+            failed.append(seed)
     took_s = time.monotonic() - began_s
     print(f"{flags.seeds - len(failed)} of {flags.seeds} seeds held, in {took_s:.0f} s")
     if failed:
@@ -340,25 +347,35 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run(seed: int, flags: argparse.Namespace) -> bool:
+def _runs(seeds: range, flags: argparse.Namespace) -> Iterator[tuple[bool, str]]:
+    """Each seed's outcome, in order. A seed knows nothing of any other, so that several processes may share them."""
+    run = functools.partial(_run, flags=flags)
+    if flags.jobs == 1:
+        yield from map(run, seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(flags.jobs) as workers:
+        yield from workers.imap(run, seeds)
+
+
+def _run(seed: int, flags: argparse.Namespace) -> tuple[bool, str]:
     began_s = time.monotonic()
     try:
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(Path(flags.trace).open("w")) if flags.trace else None
             outcome = Simulation(seed, agents=flags.agents, steps=flags.steps, out=out).run()
     except SimulationFailedError as error:
-        print(f"seed {seed} FAILED at step {error.step}: {error.what}")
+        said = [f"seed {seed} FAILED at step {error.step}: {error.what}"]
         if flags.last:
-            print("\n".join(f"    {line}" for line in error.last[-flags.last :]))
-        print(f"    again: python -m weft.testing.sim --seed {seed} --agents {flags.agents} --steps {flags.steps}")
-        return False
+            said += [f"    {line}" for line in error.last[-flags.last :]]
+        said.append(
+            f"    again: python -m weft.testing.sim --seed {seed} --agents {flags.agents} --steps {flags.steps}"
+        )
+        return False, "\n".join(said)
     counted = " ".join(f"{name}={count}" for name, count in outcome.counts.items())
-    print(
+    return True, (
         f"seed {seed} held: {outcome.lived_s:.0f} s lived, at rest after {outcome.rested_s:.0f}, "
         f"{outcome.lines} lines, {outcome.digest[:16]}, {counted}, {time.monotonic() - began_s:.1f} s"
     )
-    sys.stdout.flush()
-    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -367,6 +384,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="the first of them; 1 unless given")
     parser.add_argument("--agents", type=int, default=AGENTS, help="machines in each cluster")
     parser.add_argument("--steps", type=int, default=STEPS, help="actions in each run")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
     parser.add_argument("--last", type=int, default=12, help="lines of the trace to print for a failure")
     parser.add_argument("--trace", metavar="FILE", help="where to write every line of the trace")
     return parser

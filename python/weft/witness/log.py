@@ -11,7 +11,9 @@ validators keep lines up.
 What if power is cut while a record is written? Nobody was told of it, and what there is of it is no whole record: when
 the file is opened again it is put aside and the file ends before it. What if a byte changes later? In a blob, whoever
 reads it gets `BlobDamaged` and no bytes, and putting the blob again heals it. In a record's head, the file is searched
-for the next whole one behind it, so that what follows is not lost with it; the place is counted and named.
+for the next whole one behind it, so that what follows is not lost with it; the place is counted and named. What if a
+blob holds the bytes of a record? It is a blob: only behind a damaged head could it be taken for one, and there what
+agrees with the rest of the file is preferred.
 """
 
 import errno
@@ -35,6 +37,8 @@ _HEAD: Final = struct.Struct("<4sIQ32s")
 _CRC: Final = struct.Struct("<I")
 HEAD_BYTES: Final = _HEAD.size + _CRC.size
 _SEARCH_BYTES: Final = 1 << 20
+_HEIGHT_MAX: Final = 2**53 - 1
+"""What a list can say; no witness comes so far."""
 _OUT_OF_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -45,6 +49,14 @@ class Entry(NamedTuple):
     commitment: str
     offset: int
     size_bytes: int
+
+
+class _Run(NamedTuple):
+    """Records without a gap between two offsets."""
+
+    begin: int
+    end: int
+    entries: list[Entry]
 
 
 class Draft(NamedTuple):
@@ -232,43 +244,85 @@ class BlobLog:
     def _find_records(self) -> None:
         offset, end = len(_START), self._size_bytes
         while offset < end:
-            entry = self._record_at(offset, end)
-            if entry is not None and entry.height > self.height:
+            run = self._run_from(offset, end, self.height)
+            if run is None:
+                self._find_others(offset, end)
+                return
+            for entry in run.entries:
                 self._add(entry)
-                offset = entry.offset + entry.size_bytes
-                continue
-            following = self._search(offset + 1, end)
-            if following is None:
+            offset = run.end
+
+    def _find_others(self, offset: int, end: int) -> None:
+        """Go on behind a head that is damaged, or put aside what is no whole record and has none behind it.
+
+        A blob may hold the bytes of a record, being a part of such a file itself. So the head's own word for its length
+        is taken where a record stands behind it; else of what looks like records the run that goes furthest is, and
+        then what agrees with it, before and behind it, by place and by height.
+        """
+        while offset < end:
+            head = _read(self._file, offset, HEAD_BYTES)
+            said = offset + HEAD_BYTES + _HEAD.unpack_from(head)[1] if len(head) == HEAD_BYTES else end
+            # One that is whole, and whose blob is not, was cut off in the middle; nothing stands behind it.
+            is_cut_off = _is_head(head) and said > end
+            following = self._run_from(said, end, self.height) if said < end else None
+            runs = [following] if following is not None else self._choose(self._runs(offset + 1, end, self.height), end)
+            if is_cut_off or not runs:
                 self._put_aside(offset, end)
                 return
-            self.damaged_spans.append((offset, following))
-            offset = following
+            # What is behind the first of them is looked at anew: its own damaged head may say where it ends.
+            self.damaged_spans.append((offset, runs[0].begin))
+            for entry in runs[0].entries:
+                self._add(entry)
+            offset = runs[0].end
 
-    def _record_at(self, offset: int, end: int) -> Entry | None:
-        """The record that begins at an offset, if a whole one does."""
-        head = _read(self._file, offset, HEAD_BYTES)
-        if len(head) < HEAD_BYTES or not head.startswith(_MAGIC):
-            return None
-        if zlib.crc32(head[: _HEAD.size]) != _CRC.unpack_from(head, _HEAD.size)[0]:
-            return None
-        _, size_bytes, height, commitment = _HEAD.unpack_from(head)
-        if offset + HEAD_BYTES + size_bytes > end:
-            return None
-        return Entry(height, commitment.hex(), offset + HEAD_BYTES, size_bytes)
+    def _run_from(self, offset: int, end: int, height: int) -> "_Run | None":
+        """The whole records that stand at an offset one behind the other, their heights growing."""
+        entries: list[Entry] = []
+        at = offset
+        while at < end and (entry := self._record_at(at, end)) is not None and entry.height > height:
+            entries.append(entry)
+            height, at = entry.height, entry.offset + entry.size_bytes
+        return _Run(offset, at, entries) if entries else None
 
-    def _search(self, begin: int, end: int) -> int | None:
-        """Where the next whole record begins."""
+    def _runs(self, begin: int, end: int, height: int) -> "list[_Run]":
+        """Everything that looks like records, those inside the blobs of others too."""
+        runs: list[_Run] = []
+        seen: set[int] = set()
         at = begin
         while at < end:
             window = _read(self._file, at, _SEARCH_BYTES + len(_MAGIC) - 1)
             place = window.find(_MAGIC)
             while place >= 0:
-                entry = self._record_at(at + place, end)
-                if entry is not None and entry.height > self.height:
-                    return at + place
+                if at + place not in seen and (run := self._run_from(at + place, end, height)) is not None:
+                    runs.append(run)
+                    seen.update(entry.offset - HEAD_BYTES for entry in run.entries)
                 place = window.find(_MAGIC, place + 1)
             at += _SEARCH_BYTES
-        return None
+        return runs
+
+    def _choose(self, runs: "list[_Run]", end: int) -> "list[_Run]":
+        """Of runs, those that agree: the longest, and those before and behind it that leave room for it."""
+        chosen: list[_Run] = []
+        # One that reaches the end of the file is no piece of a blob.
+        for run in sorted(runs, key=lambda one: (one.end < end, one.begin - one.end, one.begin)):
+            at = bisect_right(chosen, run.begin, key=lambda one: one.begin)
+            before, behind = chosen[at - 1] if at > 0 else None, chosen[at] if at < len(chosen) else None
+            if before is not None and (before.end > run.begin or before.entries[-1].height >= run.entries[0].height):
+                continue
+            if behind is not None and (run.end > behind.begin or run.entries[-1].height >= behind.entries[0].height):
+                continue
+            chosen.insert(at, run)
+        return chosen
+
+    def _record_at(self, offset: int, end: int) -> Entry | None:
+        """The record that begins at an offset, if a whole one does."""
+        head = _read(self._file, offset, HEAD_BYTES)
+        if not _is_head(head):
+            return None
+        _, size_bytes, height, commitment = _HEAD.unpack_from(head)
+        if offset + HEAD_BYTES + size_bytes > end or height > _HEIGHT_MAX:
+            return None
+        return Entry(height, commitment.hex(), offset + HEAD_BYTES, size_bytes)
 
     def _put_aside(self, offset: int, end: int) -> None:
         """Cut the end off, having kept it: whoever looks for what was in it can still look."""
@@ -294,6 +348,14 @@ class BlobLog:
         # In this order: who lists from another thread looks up every entry it sees.
         self._by_commitment[entry.commitment] = entry
         self._entries.append(entry)
+
+
+def _is_head(head: bytes) -> bool:
+    """Whether this is the head of a record as it was written."""
+    if len(head) < HEAD_BYTES or not head.startswith(_MAGIC):
+        return False
+    (checksum,) = _CRC.unpack_from(head, _HEAD.size)
+    return bool(zlib.crc32(head[: _HEAD.size]) == checksum)
 
 
 def _read(descriptor: int, offset: int, size_bytes: int) -> bytes:

@@ -4,7 +4,8 @@
  * weft_last_error() says why, for the calling thread. Every wait has an end. What uccl_engine could not say is said by
  * weft_xfer_state: a transfer is under way, done, or failed, and answers the same for ever.
  *
- * Both sides hold one secret, WEFT_SECRET, and speak TLS where WEFT_TLS_CA, WEFT_TLS_CERT and WEFT_TLS_KEY name files. WEFT_TRANSPORT=tcp keeps to TCP. Link with -lweft.
+ * Both sides hold one secret, WEFT_SECRET, and speak TLS where WEFT_TLS_CA, WEFT_TLS_CERT and WEFT_TLS_KEY name files; the
+ * other side may as well be a weft.Endpoint. WEFT_TRANSPORT=tcp keeps to TCP. Link with -lweft.
  */
 #ifndef WEFT_H
 #define WEFT_H
@@ -60,6 +61,10 @@ int uccl_engine_read_vector(uccl_conn_t *conn, const uccl_mr_t *mrs, void *const
                             const char *items, int count, uint64_t *transfer);
 int uccl_engine_write_vector(uccl_conn_t *conn, const uccl_mr_t *mrs, const void *const *data, const size_t *sizes,
                              const char *items, int count, uint64_t *transfer);
+/* Begins to send to the next uccl_engine_recv of the peer; sends and receives meet in their order. */
+int uccl_engine_send(uccl_conn_t *conn, uccl_mr_t mr, const void *data, size_t size, uint64_t *transfer);
+/* Receives the peer's next send, of at most max_size bytes, and returns once it is here. -1 when none came in time. */
+int uccl_engine_recv(uccl_conn_t *conn, uccl_mr_t mr, void *data, size_t max_size);
 /* Whether it has ended; weft_xfer_state says how. */
 bool uccl_engine_xfer_status(uccl_conn_t *conn, uint64_t transfer);
 

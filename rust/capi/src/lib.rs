@@ -253,6 +253,36 @@ pub unsafe extern "C" fn uccl_engine_write_vector(
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn uccl_engine_send(
+    conn: *mut Conn,
+    mr: u64,
+    data: *const c_void,
+    size: usize,
+    transfer: *mut u64,
+) -> c_int {
+    let conn = with!(conn, -1);
+    if transfer.is_null() {
+        return fail_with("the room for the transfer's number is null", -1);
+    }
+    match conn.send(mr, data as u64, size) {
+        Ok(number) => {
+            // SAFETY: not null, and room for a number as the header asks.
+            unsafe { transfer.write(number) };
+            0
+        }
+        Err(failure) => fail(&failure, -1),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn uccl_engine_recv(conn: *mut Conn, mr: u64, data: *mut c_void, max_size: usize) -> c_int {
+    match with!(conn, -1).receive(mr, data as u64, max_size) {
+        Ok(_) => 0,
+        Err(failure) => fail(&failure, -1),
+    }
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn uccl_engine_xfer_status(conn: *mut Conn, transfer: u64) -> bool {
     with!(conn, true).state(transfer, Duration::ZERO) != 0
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use weft_engine::{Direction, Endpoint, EndpointConfig, Failure, Link, Notice, Part, Status, Transfer};
+use weft_sys::memory::Span;
 use weft_sys::socket::Options;
 use weft_transport::{ConnectOptions, ServerConfig, Tls, TlsPart};
 use weft_wire::Item;
@@ -18,6 +19,8 @@ const TRANSFER_MS: u64 = 30_000;
 const SLOWEST_BYTES_PER_MS: u64 = 10_000;
 /// A right lasts this long.
 const ADVERT_LASTS: Duration = Duration::from_secs(3600);
+/// What sends and receives of C are matched by, which has no tags: their order.
+const TAG: u64 = 0;
 /// How long accepting waits before it looks whether it was stopped.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -96,7 +99,7 @@ impl Engine {
             Ok(other) => return Err(format!("WEFT_TRANSPORT is one of ipc, tcp, not {other:?}")),
         };
         let incarnation = random()?;
-        let cluster_id = *b"weft endpoints C";
+        let cluster_id = weft_wire::cluster_of_secret(secret.as_bytes());
         let config = EndpointConfig {
             cluster_id,
             secret: secret.into_bytes(),
@@ -193,14 +196,7 @@ pub struct Conn {
 impl Conn {
     /// A part of a transfer: registered memory, and what an item names.
     pub fn part(&self, mr: u64, address: u64, size: usize, item: &Item) -> Result<Part, Failure> {
-        let memory = self.endpoint.memory().span(mr)?;
-        let span = address
-            .checked_sub(memory.base() as u64)
-            .and_then(|offset| usize::try_from(offset).ok())
-            .and_then(|offset| memory.part(offset, size))
-            .ok_or_else(|| {
-                Failure::argument(format!("{size} bytes at {address:#x} are not inside registration {mr}"))
-            })?;
+        let span = self.span(mr, address, size)?;
         if size > item.size as usize {
             return Err(Failure::argument(format!("{size} bytes are more than the {} its item names", item.size)));
         }
@@ -210,10 +206,39 @@ impl Conn {
 
     pub fn begin(&self, direction: Direction, parts: &[Part]) -> Result<u64, Failure> {
         let bytes: u64 = parts.iter().map(|part| part.span.len() as u64).sum();
-        let transfer = self.endpoint.post(&self.link, direction, parts, deadline(bytes))?;
+        Ok(self.keep(self.endpoint.post(&self.link, direction, parts, deadline(bytes))?))
+    }
+
+    /// Registered memory of this side's.
+    fn span(&self, mr: u64, address: u64, size: usize) -> Result<Span, Failure> {
+        let memory = self.endpoint.memory().span(mr)?;
+        address
+            .checked_sub(memory.base() as u64)
+            .and_then(|offset| usize::try_from(offset).ok())
+            .and_then(|offset| memory.part(offset, size))
+            .ok_or_else(|| Failure::argument(format!("{size} bytes at {address:#x} are not inside registration {mr}")))
+    }
+
+    pub fn send(&self, mr: u64, address: u64, size: usize) -> Result<u64, Failure> {
+        let span = self.span(mr, address, size)?;
+        Ok(self.keep(self.endpoint.send(&self.link, TAG, span, deadline(size as u64))?))
+    }
+
+    /// The bytes of the peer's next send, waited for.
+    pub fn receive(&self, mr: u64, address: u64, size: usize) -> Result<u64, Failure> {
+        let span = self.span(mr, address, size)?;
+        let transfer = self.endpoint.receive(&self.link, TAG, span, deadline(size as u64))?;
+        match transfer.wait(transfer.deadline() + Duration::from_secs(1)) {
+            Status::Done(bytes) => Ok(bytes),
+            Status::Failed(failure) => Err(failure),
+            _ => Err(Failure::closed(&self.link.peer.name)),
+        }
+    }
+
+    fn keep(&self, transfer: Arc<Transfer>) -> u64 {
         let number = transfer.id();
         self.transfers.lock().unwrap_or_else(PoisonError::into_inner).insert(number, transfer);
-        Ok(number)
+        number
     }
 
     fn transfer(&self, number: u64) -> Option<Arc<Transfer>> {

@@ -51,6 +51,12 @@ static int own(int out, int in) {
     CHECK(uccl_engine_get_notif_v(engine, &name, &name_size, &message, &message_size) == 1);
     CHECK(name_size == 4 && memcmp(name, "done", 4) == 0 && message_size == 0);
     free(name), free(message);
+    /* What is sent arrives in the order of sending, and not beyond its room. */
+    CHECK(uccl_engine_recv(conn, mr, memory, 100) == 0);
+    CHECK(memory[0] == 's' && memory[49] == 's' && memory[50] == (char)(50 * 7));
+    CHECK(uccl_engine_recv(conn, mr, memory + 100, 10) == 0);
+    CHECK(memory[100] == 't' && memory[109] == 't' && memory[110] == (char)(110 * 7));
+    CHECK(uccl_engine_recv(conn, mr, memory + SIZE - 1, 2) == -1);
     CHECK(uccl_engine_mr_destroy(engine, mr) == 0);
     CHECK(uccl_engine_mr_destroy(engine, mr) == -1);
     CHECK(write(out, "x", 1) == 1);
@@ -97,6 +103,10 @@ static int use(int in, int out) {
     /* One part lies outside: its owner refuses it. Then the good part alone. */
     CHECK(uccl_engine_write_vector(conn, mrs, data, sizes, &items[0][0], 2, &transfer) == 0);
     settled(conn, transfer, -1);
+    /* One was altered: neither is written. The owner looks at byte 501000. */
+    items[1][63] ^= 1;
+    CHECK(uccl_engine_update_fifo(items[1], base, 1) == 0);
+    CHECK(uccl_engine_write_vector(conn, mrs, data, sizes, &items[0][0], 2, &transfer) == -1);
     CHECK(uccl_engine_write_vector(conn, mrs, data, sizes, &items[0][0], 1, &transfer) == 0);
     settled(conn, transfer, 1);
     char *name, *message;
@@ -110,6 +120,11 @@ static int use(int in, int out) {
     free(name), free(message);
     CHECK(uccl_engine_send_notif_v(conn, "done", 4, NULL, 0) == 0);
     CHECK(write(out, "x", 1) == 1);
+    memset(memory, 's', 50), memset(memory + 50, 't', 10);
+    CHECK(uccl_engine_send(conn, mr, memory, 50, &transfer) == 0);
+    CHECK(uccl_engine_send(conn, mr, memory + 50, 10, &base) == 0);
+    settled(conn, transfer, 1), settled(conn, base, 1);
+    CHECK(uccl_engine_send(conn, mr, memory + SIZE - 1, 2, &transfer) == -1);
     CHECK(read(in, &word, 1) == 1);
     CHECK(uccl_engine_read(conn, mr, memory, 10, item, &transfer) == 0);
     settled(conn, transfer, -1);

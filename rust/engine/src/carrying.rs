@@ -32,7 +32,7 @@ impl Core {
         inquiry: Option<Inquiry>,
     ) {
         let bytes = pieces.iter().map(|piece| piece.length).sum();
-        let begins = pieces.first().map(|piece| (piece.advert.buffer, piece.offset));
+        let begins = pieces.first().map(|piece| (Arc::clone(&piece.advert), piece.offset));
         let job = Job {
             transfer,
             link: link.number,

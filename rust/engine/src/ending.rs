@@ -130,6 +130,9 @@ impl Core {
                 if up.lane.driven.forget(speaking) == Forgotten::Torn || timed_out {
                     torn.push(*number);
                 }
+            } else if track.speaking.is_some() && timed_out {
+                // The one before it was not answered all this time, and may have nobody left who would look.
+                torn.push(*number);
             }
             let (its, others): (VecDeque<Saying>, VecDeque<Saying>) = track.words.drain(..).partition(is_its);
             track.words = others;
@@ -146,7 +149,7 @@ impl Core {
     pub fn fail(&mut self, id: u64, status: Status) {
         let Some(job) = self.jobs.remove(&id) else { return };
         let status = match (status, &job.begins) {
-            (Status::Failed(failure), Some((buffer, offset))) => Status::Failed(failure.within(*buffer, *offset)),
+            (Status::Failed(failure), Some((advert, offset))) => Status::Failed(failure.within(advert, *offset)),
             (status, _) => status,
         };
         let timed_out = matches!(&status, Status::Failed(failure) if failure.code == "timed_out");

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use weft_sys::memory::Span;
+use weft_sys::memory::{Mapping, PAGE_BYTES, Span};
 use weft_sys::neighbour;
 use weft_transport::{ConnectOptions, Identity, Server, ServerConfig, TcpxOptions, Tls};
 use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 
 use crate::Failure;
-use crate::ipc::Owner;
+use crate::ipc::{NearLender, Owner, Watch};
 use crate::link::Link;
 use crate::matching::{Matching, Receive, Send, key};
 use crate::memory::{Memory, MemoryCounts};
@@ -66,6 +66,10 @@ pub struct Endpoint {
     pub(crate) router: Arc<Router>,
     /// Answers neighbours; none where there are no UNIX sockets, or they are not wanted.
     pub(crate) owner: Option<Owner>,
+    /// Looks after what is mapped of neighbours' memory; there where neighbours are looked for.
+    pub(crate) watch: Option<Arc<Watch>>,
+    /// Hands extents over to processes of this machine, where that was asked for.
+    near: Mutex<Option<NearLender>>,
     /// Queue pairs; none until a device is taken into use.
     pub(crate) rdma: Mutex<Option<Arc<Rdma>>>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -132,6 +136,7 @@ impl Endpoint {
             )
             .ok();
         }
+        let watch = if config.ipc { Watch::new(config.now_ms).ok().map(Arc::new) } else { None };
         if let Some(owner) = &owner {
             memory.also_ask(owner.withdrawing());
             owner.name().clone_into(&mut greeting.socket);
@@ -152,6 +157,8 @@ impl Endpoint {
             notices,
             router,
             owner,
+            watch,
+            near: Mutex::default(),
             rdma: Mutex::default(),
             mailbox,
             links: Mutex::default(),
@@ -281,6 +288,23 @@ impl Endpoint {
         link
     }
 
+    /// Hands the extents its server lends to processes of this machine, to be mapped and read. Twice is once.
+    ///
+    /// # Errors
+    /// `not_supported` where there are no UNIX sockets, or descriptors and threads for them.
+    pub fn lend_near(&self) -> Result<(), Failure> {
+        self.check_reached()?;
+        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+        if near.is_none() {
+            let started = NearLender::start(&self.server, &self.identity).map_err(|error| {
+                let detail = format!("no UNIX socket could be had to hand memory over: {error}");
+                Failure::new("not_supported", &self.identity.name, detail)
+            })?;
+            *near = Some(started);
+        }
+        Ok(())
+    }
+
     /// Gives a link up: what is under way on it fails as `closed`.
     pub fn disconnect(&self, link: &Arc<Link>) {
         link.close();
@@ -291,6 +315,23 @@ impl Endpoint {
         let last = !links.values().any(|other| key(other) == peer);
         drop(links);
         self.mailbox.put(Command::Leave { link: link.number, peer: last.then_some(peer) });
+    }
+
+    /// Memory that neighbours read without asking the kernel, once they have a right to it: whole pages, all of them backed,
+    /// zero. It is registered and advertised as any other.
+    ///
+    /// # Errors
+    /// `bad_argument` for no bytes, `no_memory` when the machine has not so much.
+    pub fn allocate(&self, size_bytes: usize) -> Result<Arc<Mapping>, Failure> {
+        self.check_open()?;
+        let whole = size_bytes.checked_next_multiple_of(PAGE_BYTES).filter(|whole| *whole > 0);
+        let whole = whole.ok_or_else(|| Failure::argument("memory of no bytes cannot be had; ask for at least one"))?;
+        let mapping = Mapping::lendable("weft-memory", whole).map_err(|error| {
+            Failure::new("no_memory", &self.identity.name, format!("{size_bytes} bytes cannot be had: {error}"))
+        })?;
+        let mapping = Arc::new(mapping);
+        self.memory.lend(&mapping);
+        Ok(mapping)
     }
 
     /// Lets peers reach a part of a registration.
@@ -338,8 +379,8 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<u64, Failure> {
         let bytes = check(direction, parts)?;
-        let (begins, offset) = (parts[0].advert.buffer, parts[0].offset);
-        link.move_now(direction, parts, deadline).map_err(|failure| failure.within(begins, offset))?;
+        let first = &parts[0];
+        link.move_now(direction, parts, deadline).map_err(|failure| failure.within(&first.advert, first.offset))?;
         Ok(bytes)
     }
 
@@ -486,6 +527,10 @@ impl Endpoint {
             owner.close();
             self.memory.ask_nobody();
         }
+        if let Some(watch) = &self.watch {
+            watch.close();
+        }
+        drop(self.near.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(rdma) = self.rdma()
             && let Some(lender) = &rdma.lender
         {

@@ -66,8 +66,8 @@ impl Failure {
 
     /// The same, of a transfer that begins here, unless it says already where it failed.
     #[must_use]
-    pub fn within(self, buffer: u64, offset: u64) -> Self {
-        if self.region.is_empty() { self.at(&Advert::region_id(buffer), offset) } else { self }
+    pub fn within(self, advert: &Advert, offset: u64) -> Self {
+        if self.region.is_empty() { self.at(&advert.region(), offset) } else { self }
     }
 
     /// Whether it is the peer's refusal with this code.

@@ -29,6 +29,7 @@ mod ways;
 
 pub use endpoint::{Endpoint, EndpointConfig, EndpointStatus};
 pub use failure::Failure;
+pub use ipc::{NearCounters, NearLender, NearUpgrade};
 pub use link::{Link, Shortcut};
 pub use memory::{ADVERTS_MAX, Memory, MemoryCounts, REGISTRATIONS_MAX, Reachable, Withdraw};
 pub use notices::Notice;

@@ -337,10 +337,24 @@ impl Link {
     /// # Errors
     /// The first refusal, or the connection's error once repeating did not help within the deadline.
     pub fn move_now(&self, direction: Direction, parts: &[Part], deadline: Instant) -> Result<(), Failure> {
-        let pieces = cut(parts, WAITED_PIECE_BYTES);
-        let inquiry = inquire(direction, &pieces)?;
-        let asked = inquiry.as_ref().map_or(&[][..], |inquiry| &inquiry.pieces);
         let mut waited = self.take(deadline)?;
+        if let [part] = parts
+            && part.span.len() as u64 <= WAITED_PIECE_BYTES
+            && waited.way == self.ways()
+            && waited.at_once(direction, part, self.epoch())
+        {
+            self.put_back(waited);
+            return Ok(());
+        }
+        let pieces = cut(parts, WAITED_PIECE_BYTES);
+        let inquiry = match inquire(direction, &pieces) {
+            Ok(inquiry) => inquiry,
+            Err(failure) => {
+                self.put_back(waited);
+                return Err(failure);
+            }
+        };
+        let asked = inquiry.as_ref().map_or(&[][..], |inquiry| &inquiry.pieces);
         let mut patience = Patience::until(deadline);
         let (mut fenced, mut damages) = (0, 0);
         let result = loop {
@@ -512,6 +526,14 @@ impl Waited {
             drive(lane.driven.as_mut(), &mut self.spin, &mut finished, deadline)?;
         }
         Ok(finished.remove(0).outcome)
+    }
+
+    /// Moves one part without a request, if the lane can and the advert is open.
+    fn at_once(&mut self, direction: Direction, part: &Part, epoch: u64) -> bool {
+        let Some(lane) = &mut self.lane else { return false };
+        let Some(handle) = lane.handle(&part.advert, direction, epoch) else { return false };
+        let kind = if direction == Direction::Read { Kind::Read } else { Kind::Write };
+        lane.driven.at_once(kind, handle, part.offset, part.span)
     }
 
     /// Moves pieces whose adverts are open.

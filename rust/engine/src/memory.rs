@@ -6,10 +6,10 @@
 //! to leave takes it away.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use weft_sys::memory::Span;
+use weft_sys::memory::{Mapping, Span};
 use weft_transport::{PageState, Pages, Store};
 use weft_wire::{Advert, grant_key};
 
@@ -65,6 +65,8 @@ pub struct Memory {
     key: [u8; 32],
     state: Mutex<State>,
     others: Mutex<Vec<Arc<dyn Withdraw>>>,
+    /// Memory that neighbours may map, for as long as somebody holds it.
+    lent: Mutex<Vec<Weak<Mapping>>>,
 }
 
 /// What the table holds.
@@ -119,7 +121,26 @@ impl Memory {
             key: grant_key(secret),
             state: Mutex::default(),
             others: Mutex::default(),
+            lent: Mutex::default(),
         }
+    }
+
+    /// Lets neighbours map `mapping`, where a right to reach it was given to them and it may be given away.
+    pub fn lend(&self, mapping: &Arc<Mapping>) {
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.retain(|known| known.strong_count() > 0);
+        lent.push(Arc::downgrade(mapping));
+    }
+
+    /// The memory that neighbours may map and `span` lies in, and where in it.
+    pub fn lent(&self, span: Span) -> Option<(Arc<Mapping>, u64)> {
+        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = lent
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|mapping| mapping.lent().is_some() && contains(mapping.base() as usize, mapping.len(), span))?;
+        let offset = span.base() as usize - found.base() as usize;
+        Some((found, offset as u64))
     }
 
     /// Whom to ask before memory goes, besides the server.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use weft_sys::event::{Interest, Poller, Ready, Waker};
 use weft_transport::{Driven, Server, Spin, TransportError};
-use weft_wire::Word;
+use weft_wire::{Advert, Word};
 
 use crate::Failure;
 use crate::link::Link;
@@ -54,8 +54,8 @@ pub struct Job {
     pub held: Vec<Piece>,
     /// The inquiry, whose memory is touched until it is answered.
     pub inquiry: Option<Inquiry>,
-    /// The buffer and the offset it begins at, to be named when it fails; nothing where its caller named none.
-    pub begins: Option<(u64, u64)>,
+    /// Where it begins, to be named when it fails; nothing where its caller named no place.
+    pub begins: Option<(Arc<Advert>, u64)>,
     pub bytes: u64,
     pub after: After,
 }

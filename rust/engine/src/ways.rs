@@ -121,7 +121,13 @@ impl Endpoint {
                 self.mailbox.put(Command::Turn(link.number));
                 return taken;
             }
-            "ipc" => Arc::new(Neighbour::new(link.greeting.socket.clone(), peer, self.now_ms)),
+            "ipc" => {
+                let Some(watch) = &self.watch else {
+                    let detail = "this endpoint looks for no neighbours".to_owned();
+                    return Err(Failure::new("not_supported", &peer.name, detail));
+                };
+                Arc::new(Neighbour::new(link.greeting.socket.clone(), peer, self.now_ms, Arc::clone(watch)))
+            }
             "rdma" => {
                 let Some(rdma) = self.rdma() else {
                     let detail = "this endpoint uses no RDMA device".to_owned();

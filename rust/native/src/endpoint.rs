@@ -13,6 +13,7 @@ use weft_sys::socket::Options;
 use weft_transport::{ServerConfig, TcpxOptions, Tier};
 use weft_verbs::gid_text;
 
+use crate::allocation::Allocation;
 use crate::buffer::Held;
 use crate::connection::{connect_options, identity, resolve};
 use crate::errors;
@@ -166,6 +167,11 @@ impl Endpoint {
             }
             py.check_signals()?;
         }
+    }
+
+    fn allocate(&self, py: Python<'_>, size_bytes: usize) -> PyResult<Allocation> {
+        let mapping = py.detach(|| self.engine.allocate(size_bytes)).map_err(|failure| errors::failure(&failure))?;
+        Ok(Allocation { mapping, size_bytes })
     }
 
     fn register(&self, buffer: &Bound<'_, PyAny>) -> PyResult<(u64, usize)> {

@@ -3,6 +3,7 @@
 //! Every call that can wait gives up the GIL first; no thread of the engine ever takes it. `_native.pyi` is the contract,
 //! and a test compares the two.
 
+mod allocation;
 mod buffer;
 mod connection;
 mod endpoint;
@@ -33,6 +34,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<server::Server>()?;
     module.add_class::<window::Window>()?;
     module.add_class::<endpoint::Endpoint>()?;
+    module.add_class::<allocation::Allocation>()?;
     module.add_class::<peer::Peer>()?;
     module.add_class::<peer::Advert>()?;
     module.add_class::<transfer::Transfer>()?;

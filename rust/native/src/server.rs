@@ -65,6 +65,12 @@ impl Server {
         Ok(Some((record.qpn, record.lid, gid_text(&record.gid), record.psn)))
     }
 
+    /// Hands extents to processes of this machine as well, to be mapped and read.
+    fn lend_near(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_open()?;
+        py.detach(|| self.engine.lend_near()).map_err(|failure| errors::failure(&failure))
+    }
+
     fn reserve_extent(
         &self,
         py: Python<'_>,

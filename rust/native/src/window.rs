@@ -8,20 +8,20 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use weft_engine::Endpoint as Engine;
+use weft_engine::{Endpoint as Engine, NearCounters, NearUpgrade};
 use weft_pager::{Options, Pager, RegionMode};
 use weft_paging::directory::{Owner, PageDirectory};
 use weft_paging::layout::{Band, Layout};
 use weft_paging::statistics::Distribution;
 use weft_sys::memory::{PAGE_BYTES, Span};
 use weft_sys::pagemap::Pagemap;
-use weft_transport::{ClaimedPages, ClaimedSource, NODES_MAX, RegionSource, RegionSpec};
+use weft_transport::{ClaimedPages, ClaimedSource, NODES_MAX, RegionSource, RegionSpec, Upgrade};
 
 use crate::buffer::Held;
 use crate::connection::{connect_options, deadline, identity, resolve};
 use crate::errors;
 use crate::rdma;
-use crate::server::Server;
+use crate::server::{Server, now_ms};
 
 /// The unit of layout, in bytes.
 const STRIPE_BYTES: u64 = 2 << 20;
@@ -51,6 +51,8 @@ pub struct Window {
     len: usize,
     writable: bool,
     kernel_faults: bool,
+    /// What came out of memory of lenders on this machine.
+    near: Option<Arc<NearCounters>>,
 }
 
 type PyBand = (u64, u64, Vec<(u32, String, u64)>);
@@ -59,7 +61,7 @@ type PyBand = (u64, u64, Vec<(u32, String, u64)>);
 impl Window {
     #[staticmethod]
     #[pyo3(signature = (*, region, size_bytes, mode, bands, peers, grant, cluster_id, secret, name, incarnation,
-                        congestion=None, spin_us=50, fault_timeout_ms=5000, fault_threads=0))]
+                        congestion=None, spin_us=50, fault_timeout_ms=5000, fault_threads=0, near=true))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only in Python, where each has its name")]
     fn attach_region(
         py: Python<'_>,
@@ -77,6 +79,7 @@ impl Window {
         spin_us: u64,
         fault_timeout_ms: u64,
         fault_threads: usize,
+        near: bool,
     ) -> PyResult<Self> {
         let identity = Arc::new(identity(cluster_id, secret, name, incarnation)?);
         let mode = match mode {
@@ -106,16 +109,22 @@ impl Window {
                 .iter()
                 .filter_map(|(node, host, port)| Some((node.clone(), resolve(node, host, *port).ok()?.address)))
                 .collect();
-            let source =
-                Arc::new(RegionSource::new(RegionSpec { layout, extents, addresses, grant }, identity, options));
-            if let Some(upgrade) = rdma::upgrade(spin_us) {
+            let spec = RegionSpec { layout, extents, addresses, grant };
+            let source = Arc::new(RegionSource::new(spec, Arc::clone(&identity), options));
+            let by_rdma = rdma::upgrade(spin_us).map(|upgrade| upgrade as Arc<dyn Upgrade>);
+            // Without descriptors for it lenders of this machine are reached as all others.
+            let nearer = near.then(|| NearUpgrade::new(identity, now_ms, by_rdma.clone()).ok()).flatten().map(Arc::new);
+            let counters = nearer.as_ref().map(|upgrade| Arc::clone(upgrade.counters()));
+            if let Some(upgrade) = nearer.map(|upgrade| upgrade as Arc<dyn Upgrade>).or(by_rdma) {
                 source.set_upgrade(upgrade);
             }
             let sink = (mode == RegionMode::Exclusive).then(|| Box::new(source.sink()) as Box<_>);
             let pager = Pager::region(region, bytes, mode, Arc::clone(&source) as Arc<_>, sink, &pager_options)
                 .map_err(|error| errors::pager(&error))?;
             let len = usize::try_from(size_bytes).expect("the pager mapped it");
-            Ok(Self::over(pager, Homes::Region(source), len, mode != RegionMode::Read))
+            let mut made = Self::over(pager, Homes::Region(source), len, mode != RegionMode::Read);
+            made.near = counters;
+            Ok(made)
         })
     }
 
@@ -294,6 +303,11 @@ impl Window {
         for (name, count) in pager.counters().all() {
             stats.set_item(name, count)?;
         }
+        if let Some(near) = &self.near {
+            for (name, count) in near.all() {
+                stats.set_item(name, count)?;
+            }
+        }
         Ok(stats)
     }
 
@@ -357,7 +371,7 @@ impl Window {
     fn over(pager: Pager, homes: Homes, len: usize, writable: bool) -> Self {
         let (base, kernel_faults) = (pager.span().base() as usize, pager.serves_system_calls());
         let state = Mutex::new(State { pager: Some(Arc::new(pager)), exports: 0 });
-        Self { state, homes, base, len, writable, kernel_faults }
+        Self { state, homes, base, len, writable, kernel_faults, near: None }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -13,4 +13,5 @@ pub mod random;
 pub mod signal;
 pub mod socket;
 pub mod uffd;
+pub mod view;
 pub mod watched;

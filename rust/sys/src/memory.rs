@@ -5,9 +5,10 @@
 //! copied byte-wise.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// The unit of paging on every machine Weft supports.
@@ -131,12 +132,21 @@ impl Span {
     }
 }
 
+/// What the machine could give to whoever asks now; nothing where it does not say.
+fn available_bytes() -> Option<u64> {
+    let report = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = report.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
 /// Pages this process mapped and unmaps when dropped.
 #[derive(Debug)]
 pub struct Mapping {
     base: *mut u8,
     len: usize,
     memfd: Option<OwnedFd>,
+    /// Whether the memfd may be given away.
+    sealed: bool,
 }
 
 // SAFETY: the mapping is an address range; see `Span` for how it is accessed.
@@ -151,27 +161,48 @@ impl Mapping {
         let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing.
         let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE | MapFlags::NORESERVE)? };
-        Ok(Self { base: base.cast(), len, memfd: None })
+        Ok(Self { base: base.cast(), len, memfd: None, sealed: false })
     }
 
-    /// Shared memory behind a memfd named `name`, sized but not yet backed (see [`Mapping::back`]).
-    pub fn memfd(name: &str, len: usize) -> io::Result<Self> {
+    /// Memory behind a memfd that may be given away: backed from end to end, and mapped for writing here for the last time.
+    /// Seals keep anybody from shrinking it or punching holes, which would end whoever touches it, and from writing it by
+    /// any way that is made from now on; the descriptor that is kept was opened for reading. Where the kernel seals nothing
+    /// of the kind it is memory as any other, which is not given away.
+    ///
+    /// # Errors
+    /// `ENOSPC` or `ENOMEM` when the machine cannot hold it, and then nothing of it is kept; out of descriptors.
+    pub fn lendable(name: &str, len: usize) -> io::Result<Self> {
         assert!(len > 0 && len.is_multiple_of(PAGE_BYTES), "a mapping is a whole number of pages");
-        let memfd = memfd_create(name, MemfdFlags::CLOEXEC)?;
+        let memfd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&memfd, len as u64)?;
         // SAFETY: as in `anonymous`; the descriptor is live for the call.
         let base = unsafe {
             mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &memfd, 0)?
         };
-        Ok(Self { base: base.cast(), len, memfd: Some(memfd) })
+        let mut mapping = Self { base: base.cast(), len, memfd: Some(memfd), sealed: false };
+        mapping.back()?;
+        // Without either it is mapped, backed and nobody else's, which is all that others may rely on.
+        mapping.sealed = mapping.seal().is_ok();
+        Ok(mapping)
+    }
+
+    fn seal(&mut self) -> io::Result<()> {
+        let memfd = self.memfd.as_ref().expect("only memfd mappings are sealed");
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+        let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+        let reading = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        fcntl_add_seals(memfd, seals)?;
+        self.memfd = Some(reading);
+        Ok(())
     }
 
     /// Gives every page of a memfd mapping a physical page now, so that no later write can fail for want of memory.
-    ///
-    /// # Errors
-    /// `ENOSPC` or `ENOMEM` when the machine cannot hold it; what was allocated is released with the mapping.
-    pub fn back(&self) -> io::Result<()> {
+    fn back(&self) -> io::Result<()> {
         let memfd = self.memfd.as_ref().expect("only memfd mappings are backed ahead of use");
+        // The kernel would take page after page until it has to end some process, and not say no.
+        if available_bytes().is_some_and(|available| self.len as u64 > available) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         rustix::fs::fallocate(memfd, rustix::fs::FallocateFlags::empty(), 0, self.len as u64)?;
         // MADV_POPULATE_WRITE also fills this process's page table, so that serving never takes a minor fault.
         // SAFETY: the range is our own mapping; populating changes no content.
@@ -210,9 +241,17 @@ impl Mapping {
         self.len == 0
     }
 
-    /// The memfd behind it, if there is one.
-    pub fn memfd_handle(&self) -> Option<BorrowedFd<'_>> {
-        self.memfd.as_ref().map(AsFd::as_fd)
+    /// The descriptor to give away, where that is safe: whoever has it can read, and do nothing else.
+    pub fn lent(&self) -> Option<BorrowedFd<'_>> {
+        self.memfd.as_ref().filter(|_| self.sealed).map(AsFd::as_fd)
+    }
+
+    /// The words from `offset` to the end, as counters that other processes may see; nobody reaches them as bytes.
+    pub fn words(&self, offset: usize) -> &[AtomicU64] {
+        assert!(offset.is_multiple_of(8) && offset <= self.len, "words are aligned and inside the mapping");
+        // SAFETY: the range was checked to lie in the mapping, which is aligned to pages, lives as long as `self` and is
+        // writable; all touch these words as atomics alone.
+        unsafe { std::slice::from_raw_parts(self.base.add(offset).cast(), (self.len - offset) / 8) }
     }
 
     /// The whole range. The caller keeps the mapping alive while the span is used.
@@ -227,5 +266,17 @@ impl Drop for Mapping {
         unsafe {
             let _ = munmap(self.base.cast(), self.len);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_machine_has_is_refused_before_a_page_is_taken() {
+        assert!(available_bytes().expect("this kernel says") > 1 << 20);
+        let refused = Mapping::lendable("lent", 1 << 46).expect_err("no machine has so much");
+        assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
     }
 }

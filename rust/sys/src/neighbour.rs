@@ -21,6 +21,8 @@ use crate::memory::Span;
 pub const RECORD_BYTES_MAX: usize = 4096;
 /// Most pieces of memory one call hands to the kernel (`IOV_MAX`).
 const VECTORS_MAX: usize = 1024;
+/// Up to this many are put together without an allocation.
+const VECTORS_FEW: usize = 4;
 
 /// The kernel's name for what processes must share to be neighbours: its boot, and the namespaces of processes and
 /// networks. Empty where it does not say.
@@ -285,9 +287,9 @@ fn copy(
     assert_eq!(total, remote.iter().map(|part| part.length).sum::<usize>(), "both sides have the same length");
     let mut done = 0;
     while done < total {
-        let ours = vectors(local.iter().map(|span| (span.base() as u64, span.len())), done);
-        let theirs = vectors(remote.iter().map(|part| (part.base, part.length)), done);
-        match call(&ours, &theirs) {
+        let ours = Vectors::of(local.iter().map(|span| (span.base() as u64, span.len())), done);
+        let theirs = Vectors::of(remote.iter().map(|part| (part.base, part.length)), done);
+        match call(ours.list(), theirs.list()) {
             moved if moved > 0 => done += usize::try_from(moved).expect("it is positive"),
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             _ => {
@@ -301,24 +303,48 @@ fn copy(
     Ok(())
 }
 
-/// What is left of a list after `skip` bytes, as the kernel takes it.
-fn vectors(parts: impl Iterator<Item = (u64, usize)>, mut skip: usize) -> Vec<libc::iovec> {
-    let mut vectors = Vec::with_capacity(1);
-    for (base, length) in parts {
-        if skip >= length {
-            skip -= length;
-            continue;
+/// A list as the kernel takes it. A small copy costs half a microsecond, and an allocation a good part of that: a few pieces
+/// lie here.
+struct Vectors {
+    few: [libc::iovec; VECTORS_FEW],
+    count: usize,
+    many: Vec<libc::iovec>,
+}
+
+impl Vectors {
+    /// What is left of `parts` after `skip` bytes.
+    fn of(parts: impl Iterator<Item = (u64, usize)>, mut skip: usize) -> Self {
+        const NOTHING: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let mut made = Self { few: [NOTHING; VECTORS_FEW], count: 0, many: Vec::new() };
+        for (base, length) in parts {
+            if skip >= length {
+                skip -= length;
+                continue;
+            }
+            if made.count == VECTORS_MAX {
+                break;
+            }
+            let vector = libc::iovec {
+                iov_base: usize::try_from(base).expect("an address fits").wrapping_add(skip) as *mut libc::c_void,
+                iov_len: length - skip,
+            };
+            skip = 0;
+            if made.count < VECTORS_FEW {
+                made.few[made.count] = vector;
+            } else {
+                if made.many.is_empty() {
+                    made.many.extend_from_slice(&made.few);
+                }
+                made.many.push(vector);
+            }
+            made.count += 1;
         }
-        if vectors.len() == VECTORS_MAX {
-            break;
-        }
-        vectors.push(libc::iovec {
-            iov_base: usize::try_from(base).expect("an address fits").wrapping_add(skip) as *mut libc::c_void,
-            iov_len: length - skip,
-        });
-        skip = 0;
+        made
     }
-    vectors
+
+    fn list(&self) -> &[libc::iovec] {
+        if self.many.is_empty() { &self.few[..self.count] } else { &self.many }
+    }
 }
 
 #[cfg(test)]
@@ -350,5 +376,9 @@ mod tests {
         assert!(target[..50] == source[..50] && target[50..] == source[150..]);
         let gone = read_memory(own, &[Remote { base: 8, length: 1 }], &[Span::of(&mut [0])]);
         assert!(gone.is_err());
+        let many: Vec<Remote> = (0..20).map(|index| at(index * 10, 5)).collect();
+        let expected: Vec<u8> = (0..20).flat_map(|index| source[index * 10..index * 10 + 5].to_vec()).collect();
+        read_memory(own, &many, &[Span::of(&mut target)]).expect("it is ours");
+        assert_eq!(&target[..], &expected[..]);
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use weft_sys::event::{self, Interest};
 use weft_sys::memory::Span;
-use weft_wire::{Header, Range, Refusal};
+use weft_wire::{Header, Kind, Range, Refusal};
 
 use crate::{PeerIdentity, TransportError};
 
@@ -113,6 +113,12 @@ pub trait Driven: Send {
             let _ = event::wait_for(descriptor, interest, slice);
         }
         self.advance(finished)
+    }
+
+    /// Moves one range now, for a driver with nothing outstanding here, where the lane needs no answer for it. `false` when it
+    /// does, or when anything is in the way: the request says what, in the ordinary way.
+    fn at_once(&mut self, _kind: Kind, _handle: u64, _offset: u64, _span: Span) -> bool {
+        false
     }
 
     /// Gives one request up.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use weft_wire::{grant_key, hello_key};
+use weft_wire::{grant_key, hello_key, near_socket};
 
 use crate::Tls;
 
@@ -41,6 +41,11 @@ impl Identity {
     /// Whether it does.
     pub fn speaks_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Where a life of a lender hands its extents to processes of its machine.
+    pub fn near_socket(&self, lender: &str, incarnation: u64) -> String {
+        near_socket(&self.hello_key, &self.cluster_id, lender, incarnation)
     }
 }
 

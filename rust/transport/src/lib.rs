@@ -38,7 +38,7 @@ pub use peer::{Opened, Peer, PeerAddress, Tier, zero};
 pub use region::{RegionSink, RegionSource, RegionSpec};
 pub use serving::{Counters, DESK_TOPICS, Granted, Inbox, Message, MessageSink, Server, ServerConfig, Ticket};
 pub use spin::Spin;
-pub use store::{Extent, PageState, Pages, Store};
+pub use store::{Extent, PageState, Pages, Store, written_bytes};
 pub use tcp::{ConnectOptions, TcpLane};
 pub use tcp_driven::TcpDriven;
 pub use tcpx::{Devmem, Taken, TcpxDriven, TcpxLane, TcpxOptions};

@@ -5,6 +5,8 @@
 //! many requests are inside, so that raising it returns only when nobody of an older generation is touching a byte.
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -121,7 +123,12 @@ impl Gate {
 }
 
 enum Memory {
-    Lent { mapping: Mapping, written: Vec<AtomicU64> },
+    /// The content, and behind it a bit for each of its pages that was ever written: one memfd, so that a neighbour that
+    /// maps it sees both.
+    Lent {
+        mapping: Mapping,
+        content: usize,
+    },
     Owned(Arc<dyn Pages>),
 }
 
@@ -190,14 +197,23 @@ impl Extent {
     /// whose pages come and go is nobody's to pin.
     pub fn pinnable(&self) -> Option<Span> {
         match &self.memory {
-            Memory::Lent { mapping, .. } => Some(mapping.span()),
+            Memory::Lent { .. } => Some(self.span()),
             Memory::Owned(pages) => pages.is_plain().then(|| pages.span()),
+        }
+    }
+
+    /// What a process of this machine may be handed to read it, where there is such: the descriptor of the content and, from
+    /// its end on, of the words that say which pages were ever written.
+    pub fn lent(&self) -> Option<BorrowedFd<'_>> {
+        match &self.memory {
+            Memory::Lent { mapping, .. } => mapping.lent(),
+            Memory::Owned(_) => None,
         }
     }
 
     fn span(&self) -> Span {
         match &self.memory {
-            Memory::Lent { mapping, .. } => mapping.span(),
+            Memory::Lent { mapping, content } => mapping.span().part(0, *content).expect("the content comes first"),
             Memory::Owned(pages) => pages.span(),
         }
     }
@@ -229,7 +245,8 @@ impl Extent {
     /// Remembers that the pages of `range` have content. Comes before the bytes: a page is never called zero while bytes
     /// land in it.
     pub fn mark_written(&self, range: Range) {
-        let Memory::Lent { written, .. } = &self.memory else { return };
+        let Memory::Lent { mapping, content } = &self.memory else { return };
+        let written = mapping.words(*content);
         let (first, last) = pages_of(range);
         for page in first..=last {
             let (word, bit) = (usize::try_from(page / 64).expect("a page index fits"), page % 64);
@@ -242,7 +259,8 @@ impl Extent {
     /// What is known of one page.
     pub fn page(&self, page: u64) -> PageState {
         match &self.memory {
-            Memory::Lent { written, .. } => {
+            Memory::Lent { mapping, content } => {
+                let written = mapping.words(*content);
                 let word = usize::try_from(page / 64).expect("a page index fits");
                 if written[word].load(Ordering::Acquire) & (1 << (page % 64)) == 0 {
                     PageState::Zero
@@ -262,6 +280,12 @@ impl Extent {
         let (first, last) = pages_of(range);
         (first..=last).all(|page| self.page(page) == PageState::Zero)
     }
+}
+
+/// Bytes behind an extent's content, whole pages: a bit for each of its pages that was ever written, in words of 64.
+pub fn written_bytes(content_bytes: u64) -> u64 {
+    let page = PAGE_BYTES as u64;
+    (content_bytes.div_ceil(page * 64) * 8).next_multiple_of(page)
 }
 
 fn overtaken() -> Refusal {
@@ -315,10 +339,11 @@ impl Store {
                 ),
             )
         };
-        let mapping = Mapping::memfd("weft-extent", len).map_err(no_memory)?;
-        mapping.back().map_err(no_memory)?;
-        let written = (0..len.div_ceil(PAGE_BYTES * 64)).map(|_| AtomicU64::new(0)).collect();
-        self.insert(region_id, index, generation, Memory::Lent { mapping, written })
+        let words_bytes = written_bytes(size_bytes);
+        let whole = usize::try_from(words_bytes).ok().and_then(|words| len.checked_add(words));
+        let mapping = whole.ok_or_else(|| io::ErrorKind::OutOfMemory.into());
+        let mapping = mapping.and_then(|whole| Mapping::lendable("weft-extent", whole)).map_err(no_memory)?;
+        self.insert(region_id, index, generation, Memory::Lent { mapping, content: len })
     }
 
     /// Serves memory that belongs to somebody else.

@@ -83,7 +83,8 @@ impl Advert {
 
     /// Whether both open the same at their owner: the range, the life and the grant. The rest is what the holder is told.
     pub fn opens_the_same(&self, other: &Self) -> bool {
-        (self.buffer, self.incarnation) == (other.buffer, other.incarnation) && self.grant == other.grant
+        (self.buffer, self.incarnation, &self.grant, &self.extent)
+            == (other.buffer, other.incarnation, &other.grant, &other.extent)
     }
 
     /// As it travels.

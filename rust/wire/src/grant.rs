@@ -6,7 +6,7 @@
 //! ```
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use crate::NAME_BYTES_MAX;
 
@@ -17,6 +17,12 @@ const MAC_BYTES: usize = 32;
 /// The key grants are authenticated with, derived from the cluster's secret.
 pub fn grant_key(secret: &[u8]) -> [u8; 32] {
     authenticate(secret, b"weft/1 grant")
+}
+
+/// The cluster of endpoints that hold one secret and were told of no other, so that they meet whatever they are written in.
+pub fn cluster_of_secret(secret: &[u8]) -> [u8; 16] {
+    let digest = Sha256::new().chain_update(b"weft endpoints ").chain_update(secret).finalize();
+    digest[..16].try_into().expect("sixteen bytes of thirty-two")
 }
 
 pub(crate) fn authenticate(key: &[u8], message: &[u8]) -> [u8; 32] {

@@ -19,6 +19,18 @@ pub fn hello_key(secret: &[u8]) -> [u8; 32] {
     authenticate(secret, b"weft/1 hello")
 }
 
+/// The abstract UNIX socket at which one life of a lender hands its extents to processes of its machine. Whoever knows the
+/// cluster's secret can say it; nobody else can take it beforehand, though all can see it once it is there.
+pub fn near_socket(hello_key: &[u8; 32], cluster_id: &[u8; 16], lender: &str, incarnation: u64) -> String {
+    let mut message = b"weft/1 near".to_vec();
+    message.extend_from_slice(cluster_id);
+    message.extend_from_slice(&incarnation.to_le_bytes());
+    message.extend_from_slice(lender.as_bytes());
+    let digest = authenticate(hello_key, &message);
+    let number = u128::from_le_bytes(digest[..16].try_into().expect("sixteen bytes"));
+    format!("weft-near-{number:032x}")
+}
+
 /// The steps, as the `tag` of a hello frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]

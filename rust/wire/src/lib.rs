@@ -18,8 +18,8 @@ mod words;
 
 pub use advert::{Advert, ExtentName};
 pub use code::{Code, Refusal};
-pub use grant::{Grant, GrantError, Mode, Rights, grant_key};
-pub use handshake::{ClientHello, ClientProof, Hello, ServerHello, hello_key};
+pub use grant::{Grant, GrantError, Mode, Rights, cluster_of_secret, grant_key};
+pub use handshake::{ClientHello, ClientProof, Hello, ServerHello, hello_key, near_socket};
 pub use header::{Flags, HEADER_BYTES, Header, Kind, MAGIC, VERSION, WireError};
 pub use item::{ITEM_BYTES, Item};
 pub use opening::{OPENING_BYTES, decode_opening, encode_opening};

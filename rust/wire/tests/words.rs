@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use weft_wire::{Advert, Greeting, NOTICE_BYTES_MAX, WireError, Word};
+use weft_wire::{Advert, Grant, Greeting, NOTICE_BYTES_MAX, Rights, WireError, Word, cluster_of_secret};
 
 fn sentence(error: &WireError) -> String {
     error.to_string()
@@ -110,4 +110,21 @@ fn the_corpus_is_read_as_it_was() {
         count += 1;
     }
     assert!(count >= 12, "the corpus lost its lines");
+}
+
+/// The other half is in tests/dataplane/test_wire_vectors.py: endpoints of C and of Python that hold one secret meet.
+#[test]
+fn the_cluster_of_a_secret_is_the_one_it_is_in_python() {
+    let hex: String = cluster_of_secret(b"a test's secret").iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "271d17f03dbd9b4d084051d50d6c1a3f");
+}
+
+#[test]
+fn a_grant_says_what_it_claims_to_whoever_holds_it() {
+    for (writable, rights) in [(true, Rights::READ_WRITE), (false, Rights::READ)] {
+        let grant = Advert::grant_for([1; 16], 7, writable, 99).mint(&[2; 32]);
+        assert_eq!(Grant::claimed_rights(&grant), Some(rights));
+        assert_eq!(Grant::claimed_rights(&grant[..5]), None);
+        assert_eq!(Grant::claimed_rights(&grant[1..]), None);
+    }
 }

@@ -1,10 +1,12 @@
-"""The other side of a transfer: `partner.py TRANSPORT BYTES` lends that much memory and answers until it is ended.
+"""The other side of a transfer: `partner.py TRANSPORT BYTES [allocated]` lends that much memory and answers until it is
+ended; memory that Weft allocated, where that is said.
 
 It prints its metadata and an advert of its memory. A notification "echo" of (tag, length) has it receive so much under
 the tag and send it back under the next; "hash" has it answer with the SHA-256 of its memory; "stay" keeps it in one
 long read of whoever says so.
 """
 
+import contextlib
 import hashlib
 import struct
 import sys
@@ -15,11 +17,10 @@ from weft.dataplane.endpoint import Endpoint
 
 def main() -> None:
     transport, size = sys.argv[1], int(sys.argv[2])
-    memory = bytearray(size)
-    with (
-        Endpoint.listen(secret=b"tests", name="partner", transport=transport) as endpoint,
-        endpoint.register(memory) as registered,
-    ):
+    with contextlib.ExitStack() as stack:
+        endpoint = stack.enter_context(Endpoint.listen(secret=b"tests", name="partner", transport=transport))
+        memory = endpoint.allocate(size) if sys.argv[3:] == ["allocated"] else bytearray(size)
+        registered = stack.enter_context(endpoint.register(memory))
         print(f"partner {endpoint.metadata.hex()} {registered.advertise().encode().hex()}", flush=True)
         peers: dict[str, weft.Peer] = {}
         while True:

@@ -27,6 +27,9 @@ OWN_SETTINGS = frozenset(
         "WEFT_CLUSTER",
         "WEFT_DATA_DIR",
         "WEFT_SECRET",
+        "WEFT_TLS_CA",
+        "WEFT_TLS_CERT",
+        "WEFT_TLS_KEY",
         "WEFT_TOKENS",
     }
 )

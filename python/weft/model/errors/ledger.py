@@ -86,7 +86,10 @@ class BlobMissing(LayerFailed):
 
 
 class BlobPruned(BlobMissing):
-    """A blob is older than what an availability layer keeps; an archive may hold it. Facts: layer, height."""
+    """A blob is older than what an availability layer keeps; an archive may hold it.
+
+    Facts: layer, height, and of a scan `after`, the cursor behind what is gone.
+    """
 
     code = "DA_BLOB_PRUNED"
 

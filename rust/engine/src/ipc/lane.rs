@@ -1,34 +1,42 @@
-//! The other side: a lane whose reads and writes are one copy by the kernel, made by whoever drives it.
+//! The other side: a lane whose reads and writes are one copy each, made by whoever drives it.
+//!
+//! Reads of what is mapped here are plain copies; the kernel copies the rest between the two processes.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use weft_sys::event::{self, Interest};
+use weft_sys::event::Interest;
 use weft_sys::memory::Span;
-use weft_sys::neighbour::{Conversation, RECORD_BYTES_MAX, Remote, Slate, read_memory, user, write_memory};
+use weft_sys::neighbour::{RECORD_BYTES_MAX, Remote, read_memory, user, write_memory};
 use weft_transport::{Driven, Finished, Forgotten, Outcome, Payload, PeerIdentity, Submission, TransportError};
 use weft_wire::{Code, Header, Kind, Range, Refusal};
 
-use crate::ipc::{GRANTED, GRANTED_BYTES, HELLO_BYTES, MAGIC};
+use crate::ipc::Watch;
+use crate::ipc::near::{self, Granted, Look, Near, Shown};
 use crate::link::Shortcut;
 
 /// Most bytes one turn copies: other lanes of the same driver wait meanwhile.
 const TURN_BYTES_MAX: u64 = 4 << 20;
+/// Buffers of one neighbour that are mapped at a time by one lane, of the 65 530 mappings a process has; further ones are
+/// copied by the kernel.
+const VIEWS_MAX: usize = 1024;
 
 /// A process of the same user on this machine.
 pub struct Neighbour {
     socket: String,
     peer: PeerIdentity,
     now_ms: fn() -> u64,
+    watch: Arc<Watch>,
 }
 
 impl Neighbour {
-    /// The one that listens under this name.
-    pub fn new(socket: String, peer: PeerIdentity, now_ms: fn() -> u64) -> Self {
-        Self { socket, peer, now_ms }
+    /// The one that listens under this name; `watch` looks after what is mapped of its memory.
+    pub fn new(socket: String, peer: PeerIdentity, now_ms: fn() -> u64, watch: Arc<Watch>) -> Self {
+        Self { socket, peer, now_ms, watch }
     }
 
     fn unreachable(&self, cause: io::Error) -> TransportError {
@@ -36,43 +44,29 @@ impl Neighbour {
     }
 
     fn connect(&self, deadline: Instant) -> io::Result<IpcLane> {
-        let conversation = Conversation::connect(&self.socket)?;
-        let who = conversation.credentials()?;
-        if who.user != user() || who.process <= 0 {
+        let met = near::meet(&self.socket, self.peer.incarnation, deadline)?;
+        if met.who.user != user() || met.who.process <= 0 {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let mut hello = [0u8; RECORD_BYTES_MAX];
-        let (length, descriptor) = loop {
-            match conversation.receive(&mut hello) {
-                Ok(received) => break received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    event::wait_for(conversation.as_fd(), Interest::READ, left.min(Duration::from_millis(50)))?;
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        let number = |at: usize| u64::from_le_bytes(hello[at..at + 8].try_into().expect("eight bytes"));
-        let Some(descriptor) = descriptor else { return Err(io::ErrorKind::InvalidData.into()) };
-        if length != HELLO_BYTES || hello[..4] != MAGIC || number(4) != self.peer.incarnation {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let slate = Slate::take(descriptor)?;
         // The first copy shows that the kernel allows copies, and that this process is the one that made the slate.
         let mut seen = [0u8; 8];
-        read_memory(who.process, &[Remote { base: number(20), length: 8 }], &[Span::of(&mut seen)])?;
-        if u64::from_le_bytes(seen) != number(12) || slate.word().load(Ordering::SeqCst) != number(12) {
+        let word = [Remote { base: met.word_at, length: 8 }];
+        read_memory(met.who.process, &word, &[Span::of(&mut seen)]).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => io::Error::new(
+                error.kind(),
+                "the kernel lets processes read no memory of each other (kernel.yama.ptrace_scope, or a sandbox)",
+            ),
+            _ => error,
+        })?;
+        if u64::from_le_bytes(seen) != met.word {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(IpcLane {
-            conversation,
-            process: who.process,
-            slate,
-            word: number(12),
-            word_at: number(20),
+            process: met.who.process,
+            word: met.word,
+            word_at: met.word_at,
+            near: Arc::new(Near::new(met.conversation, met.slate)),
+            watch: Arc::clone(&self.watch),
             peer: self.peer.clone(),
             now_ms: self.now_ms,
             asking: VecDeque::new(),
@@ -97,20 +91,29 @@ impl Shortcut for Neighbour {
     }
 }
 
-/// A buffer of the neighbour's, as it was attached.
+/// A buffer of the neighbour's, as it was attached, and its memory where that could be mapped.
 struct Attached {
-    place: usize,
-    gate: u32,
-    base: u64,
-    length: u64,
-    writable: bool,
-    expires_at_ms: u64,
+    granted: Granted,
+    shown: Option<Arc<Shown>>,
+}
+
+impl Attached {
+    /// Whether a range lies in it.
+    fn has(&self, range: &Range) -> bool {
+        range.length > 0 && range.end().is_some_and(|end| end <= self.granted.length)
+    }
+
+    /// A range of it, by the neighbour's addresses.
+    fn remote(&self, range: &Range) -> Remote {
+        let length = usize::try_from(range.length).expect("a frame is at most 64 MiB");
+        Remote { base: self.granted.base + range.offset, length }
+    }
 }
 
 struct IpcLane {
-    conversation: Conversation,
+    near: Arc<Near>,
+    watch: Arc<Watch>,
     process: i32,
-    slate: Slate,
     /// The word on the slate, and where it lies in the owner's memory.
     word: u64,
     word_at: u64,
@@ -134,7 +137,7 @@ impl IpcLane {
     fn ask(&mut self) -> Result<bool, TransportError> {
         let mut moved = false;
         while let Some((id, record)) = self.unsent.front() {
-            match self.conversation.send(record, None) {
+            match self.near.conversation.send(record, None) {
                 Ok(()) => {
                     self.asking.push_back(Some(*id));
                     self.unsent.pop_front();
@@ -149,7 +152,7 @@ impl IpcLane {
 
     fn hear(&mut self, finished: &mut Vec<Finished>) -> Result<bool, TransportError> {
         let mut record = [0u8; RECORD_BYTES_MAX];
-        let (length, _) = match self.conversation.receive(&mut record) {
+        let (length, descriptor) = match self.near.conversation.receive(&mut record) {
             Ok((0, _)) => return Err(self.lost("waiting for an answer", None)),
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -158,26 +161,20 @@ impl IpcLane {
         let Some(asked) = self.asking.pop_front() else {
             return Err(self.lost("hearing what it had not asked for", None));
         };
-        let outcome = if record[0] == GRANTED && length == GRANTED_BYTES {
-            let short = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("four bytes"));
-            let number = |at: usize| u64::from_le_bytes(record[at..at + 8].try_into().expect("eight bytes"));
-            self.attached.push(Attached {
-                place: short(1) as usize,
-                gate: short(5),
-                base: number(9),
-                length: number(17),
-                writable: record[25] == 1,
-                expires_at_ms: number(26),
-            });
-            let mut header = Header::new(Kind::Reply, 0);
-            header.handle = self.attached.len() as u64;
-            header.offset = number(17);
-            Outcome::Done(header, Vec::new())
-        } else if length >= 3 {
-            let code = Code::from_number(u16::from_le_bytes([record[1], record[2]]).into());
-            Outcome::Refused(Refusal::new(code, String::from_utf8_lossy(&record[3..length])))
-        } else {
-            return Err(self.lost("reading an answer that is none", None));
+        let outcome = match near::granted(&record[..length]) {
+            Some(Ok(granted)) => {
+                let views = self.attached.iter().filter(|attached| attached.shown.is_some()).count();
+                let shown = descriptor
+                    .filter(|_| views < VIEWS_MAX)
+                    .and_then(|descriptor| near::map(&self.near, &self.watch, &granted, descriptor, 0));
+                self.attached.push(Attached { granted, shown });
+                let mut header = Header::new(Kind::Reply, 0);
+                header.handle = self.attached.len() as u64;
+                header.offset = granted.length;
+                Outcome::Done(header, Vec::new())
+            }
+            Some(Err(refusal)) => Outcome::Refused(refusal),
+            None => return Err(self.lost("reading an answer that is none", None)),
         };
         if let Some(id) = asked {
             finished.push(Finished { id, outcome });
@@ -185,73 +182,107 @@ impl IpcLane {
         Ok(true)
     }
 
-    /// One copy, inside its place. A refusal leaves the lane whole.
+    /// The buffer behind a handle, if it may be used for this now.
+    fn attached(&self, handle: u64, write: bool) -> Result<&Attached, Refusal> {
+        let index = usize::try_from(handle).ok().and_then(|handle| handle.checked_sub(1));
+        let Some(attached) = index.and_then(|index| self.attached.get(index)) else {
+            return Err(Refusal::new(Code::UnknownHandle, format!("handle {handle} was not given out here")));
+        };
+        if write && !attached.granted.writable {
+            return Err(Refusal::new(Code::ReadOnly, "the advert may only be read"));
+        }
+        if (self.now_ms)() >= attached.granted.expires_at_ms {
+            return Err(Refusal::new(Code::GrantExpired, "the advert's time is over"));
+        }
+        Ok(attached)
+    }
+
+    /// One copy. A refusal leaves the lane whole.
     fn copy(&self, submission: &Submission) -> io::Result<Outcome> {
         let header = &submission.header;
-        let index = usize::try_from(header.handle).ok().and_then(|handle| handle.checked_sub(1));
-        let Some(attached) = index.and_then(|index| self.attached.get(index)) else {
-            let refusal = Refusal::new(Code::UnknownHandle, format!("handle {} was not given out here", header.handle));
-            return Ok(Outcome::Refused(refusal));
-        };
         let write = header.kind == Kind::Write;
-        if write && !attached.writable {
-            return Ok(Outcome::Refused(Refusal::new(Code::ReadOnly, "the advert may only be read")));
-        }
-        if (self.now_ms)() >= attached.expires_at_ms {
-            return Ok(Outcome::Refused(Refusal::new(Code::GrantExpired, "the advert's time is over")));
-        }
+        let attached = match self.attached(header.handle, write) {
+            Ok(attached) => attached,
+            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
         let single = [Range { offset: header.offset, length: header.length }];
         let ranges = if submission.ranges.is_empty() { &single[..] } else { &submission.ranges };
-        let mut remote = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            if range.length == 0 || range.end().is_none_or(|end| end > attached.length) {
-                let detail = format!(
-                    "bytes {}..{} are outside the buffer, which has {} bytes",
-                    range.offset,
-                    range.offset.saturating_add(range.length),
-                    attached.length
-                );
-                return Ok(Outcome::Refused(Refusal::new(Code::OutOfRange, detail)));
-            }
-            let length = usize::try_from(range.length).expect("a frame is at most 64 MiB");
-            remote.push(Remote { base: attached.base + range.offset, length });
+        if let Some(range) = ranges.iter().find(|range| !attached.has(range)) {
+            let detail = format!(
+                "bytes {}..{} are outside the buffer, which has {} bytes",
+                range.offset,
+                range.offset.saturating_add(range.length),
+                attached.granted.length
+            );
+            return Ok(Outcome::Refused(Refusal::new(Code::OutOfRange, detail)));
         }
         let spans: &[Span] = match &submission.payload {
             Payload::Spans(spans) if write => spans,
             _ => &submission.into,
         };
+        if self.move_ranges(attached, write, ranges, spans)? {
+            return Ok(Outcome::Done(Header::new(Kind::Reply, 0), Vec::new()));
+        }
+        let detail = format!("{} took this buffer back", self.peer.name);
+        Ok(Outcome::Refused(Refusal::new(Code::ExtentLost, detail)))
+    }
+
+    /// Moves ranges that lie in the buffer; `false` when it was taken back.
+    fn move_ranges(&self, attached: &Attached, write: bool, ranges: &[Range], spans: &[Span]) -> io::Result<bool> {
+        if !write && let Some(shown) = &attached.shown {
+            match self.near.look(shown, ranges, spans) {
+                Look::Seen => return Ok(true),
+                Look::TakenBack => return Ok(false),
+                Look::Gone => return Err(io::ErrorKind::ConnectionReset.into()),
+                Look::Unmapped => {}
+            }
+        }
+        if let ([range], [span]) = (ranges, spans) {
+            return self.copy_by_kernel(attached, write, &mut [attached.remote(range), NOTHING], &mut [*span, *span]);
+        }
+        let mut remote: Vec<Remote> = ranges.iter().map(|range| attached.remote(range)).collect();
+        remote.push(NOTHING);
+        let mut local = spans.to_vec();
+        local.extend(spans.last().copied());
+        self.copy_by_kernel(attached, write, &mut remote, &mut local)
+    }
+
+    /// The kernel's copy, inside its place. Both lists have one free place at their ends; `false` as `move_ranges`.
+    fn copy_by_kernel(
+        &self,
+        attached: &Attached,
+        write: bool,
+        remote: &mut [Remote],
+        local: &mut [Span],
+    ) -> io::Result<bool> {
         // A process that ended leaves its number to another. A read brings the owner's word with its bytes, in one copy: it
         // is still the owner's memory then. A write asks the connection, whose end the kernel tells.
         let mut word = [0u8; 8];
-        let mut local: Vec<Span> = Vec::with_capacity(spans.len() + 1);
-        if !write {
-            remote.push(Remote { base: self.word_at, length: word.len() });
-            local.extend_from_slice(spans);
-            local.push(Span::of(&mut word));
-        }
-        let (gate, inside) = self.slate.place(attached.place);
+        let (remotes, locals) = (remote.len() - 1, local.len() - 1);
+        remote[remotes] = Remote { base: self.word_at, length: word.len() };
+        local[locals] = Span::of(&mut word);
+        let (gate, inside) = self.near.slate.place(attached.granted.place);
         // Counted before the gate is read: an owner that shuts it either is seen here, or sees this one inside.
         inside.fetch_add(1, Ordering::SeqCst);
-        let result = if gate.load(Ordering::SeqCst) != attached.gate {
-            let detail = format!("{} took this buffer back", self.peer.name);
-            Ok(Outcome::Refused(Refusal::new(Code::ExtentLost, detail)))
-        } else if write && self.conversation.is_over() {
+        let result = if gate.load(Ordering::SeqCst) != attached.granted.gate {
+            Ok(false)
+        } else if write && self.near.conversation.is_over() {
             Err(io::ErrorKind::ConnectionReset.into())
+        } else if write {
+            write_memory(self.process, &remote[..remotes], &local[..locals]).map(|()| true)
         } else {
-            let copied = if write {
-                write_memory(self.process, &remote, spans)
-            } else {
-                read_memory(self.process, &remote, &local)
-            };
-            copied.map(|()| Outcome::Done(Header::new(Kind::Reply, 0), Vec::new()))
+            read_memory(self.process, remote, local).map(|()| true)
         };
         inside.fetch_sub(1, Ordering::SeqCst);
-        if !write && matches!(result, Ok(Outcome::Done(..))) && u64::from_le_bytes(word) != self.word {
+        if !write && matches!(result, Ok(true)) && u64::from_le_bytes(word) != self.word {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         result
     }
 }
+
+/// A free place in a list of the neighbour's memory.
+const NOTHING: Remote = Remote { base: 0, length: 0 };
 
 impl Driven for IpcLane {
     fn submit(&mut self, submission: Submission) {
@@ -293,6 +324,20 @@ impl Driven for IpcLane {
         Ok(moved)
     }
 
+    fn at_once(&mut self, kind: Kind, handle: u64, offset: u64, span: Span) -> bool {
+        if !self.open || !self.copies.is_empty() || !self.unsent.is_empty() || !self.asking.is_empty() {
+            return false;
+        }
+        let write = kind == Kind::Write;
+        let range = Range { offset, length: span.len() as u64 };
+        match self.attached(handle, write) {
+            Ok(attached) if attached.has(&range) => {
+                matches!(self.move_ranges(attached, write, &[range], &[span]), Ok(true))
+            }
+            _ => false,
+        }
+    }
+
     fn forget(&mut self, id: u64) -> Forgotten {
         if let Some(index) = self.copies.iter().position(|submission| submission.id == id) {
             self.copies.remove(index);
@@ -317,7 +362,7 @@ impl Driven for IpcLane {
         if !self.copies.is_empty() {
             return None;
         }
-        Some((self.conversation.as_fd(), Interest { readable: true, writable: !self.unsent.is_empty() }))
+        Some((self.near.conversation.as_fd(), Interest { readable: true, writable: !self.unsent.is_empty() }))
     }
 
     fn reaches_extents(&self) -> bool {
@@ -335,5 +380,6 @@ impl Driven for IpcLane {
     fn close(&mut self) {
         self.open = false;
         self.copies.clear();
+        self.attached.clear();
     }
 }

@@ -152,7 +152,12 @@ fn pair_of(owner: Endpoint, other: Endpoint) -> Pair {
 
 /// Advertises all of `memory`, which outlives the endpoint's use of it.
 pub fn advertise(endpoint: &Endpoint, memory: &mut [u8], writable: bool) -> (u64, Arc<Advert>) {
-    let registration = endpoint.memory().register(Span::of(memory)).expect("there is room");
+    advertise_span(endpoint, Span::of(memory), writable)
+}
+
+/// The same of a span.
+pub fn advertise_span(endpoint: &Endpoint, memory: Span, writable: bool) -> (u64, Arc<Advert>) {
+    let registration = endpoint.memory().register(memory).expect("there is room");
     let advert = endpoint
         .advertise(registration, 0, memory.len() as u64, writable, Duration::from_secs(60))
         .expect("it is registered");

@@ -103,7 +103,6 @@ fn within(params: &mut CertificateParams, now_s: i64, lasts_s: i64) -> Result<()
     Ok(())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
 fn sentence(error: impl std::fmt::Display) -> String {
     error.to_string()
 }

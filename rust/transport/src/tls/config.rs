@@ -75,6 +75,15 @@ impl Tls {
     /// # Errors
     /// What is no PEM, a certificate without a name, and a key that is another certificate's.
     pub fn from_pem(authority: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, TlsConfigError> {
+        Self::from_pem_with(authority, certificate, key, provider())
+    }
+
+    pub(crate) fn from_pem_with(
+        authority: &[u8],
+        certificate: &[u8],
+        key: &[u8],
+        provider: CryptoProvider,
+    ) -> Result<Self, TlsConfigError> {
         let wrong = |part: Part| move |what: String| TlsConfigError { part, what };
         let mut roots = RootCertStore::empty();
         for root in certificates(authority).map_err(wrong(Part::Authority))? {
@@ -90,7 +99,7 @@ impl Tls {
             ));
         }
         let roots = Arc::new(roots);
-        let provider = Arc::new(provider());
+        let provider = Arc::new(provider);
         let algorithms = provider.signature_verification_algorithms;
         let signed = Arc::new(SignedByCluster::new(Arc::clone(&roots), algorithms));
         let mismatched = |error: Error| match error {
@@ -185,7 +194,7 @@ fn unusable(error: &Error) -> String {
 }
 
 /// ring's, with the suites that machines of this kind are fastest at: a key of 128 bits is as good as the curve's.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
             ring::cipher_suite::TLS13_AES_128_GCM_SHA256,

@@ -11,6 +11,7 @@
 //! [`TlsStream`], [`Stream`]; [`Authority`] makes certificates.
 
 mod authority;
+mod buffers;
 mod config;
 mod fault;
 mod records;

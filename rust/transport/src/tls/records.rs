@@ -24,6 +24,7 @@ use weft_sys::memory::Span;
 use weft_sys::socket::{self, Wait};
 use weft_wire::{HEADER_BYTES, Header, Kind};
 
+use super::buffers::{Output, Room, Source};
 use super::verify::names;
 use super::{Tls, TlsFault};
 use crate::TransportError;
@@ -36,8 +37,11 @@ const OVERHEAD_BYTES: usize = 256;
 const INPUT_BYTES_MIN: usize = RECORD_BYTES_MAX + 2 * OVERHEAD_BYTES;
 /// What it grows to while whole buffers arrive: few calls for bulk, and it stays in the cache between them.
 const INPUT_BYTES_MAX: usize = 256 << 10;
-/// What one send encrypts: enough that the call to the kernel is cheap beside it, and it stays in the cache.
+/// What one send encrypts: enough that the call to the kernel is cheap beside it, little enough that the peer has something
+/// to decrypt meanwhile.
 const SEND_BYTES_MAX: usize = 64 << 10;
+/// What may be encrypted while the kernel has no room: the next bytes are ready when it has, and it stays in the cache.
+const AHEAD_BYTES_MAX: usize = 256 << 10;
 /// Longest sentence of a plain refusal that is kept, in bytes.
 const DETAIL_BYTES_MAX: usize = 4096;
 /// First bytes of TLS records; anything else is no TLS.
@@ -204,10 +208,13 @@ impl TlsStream {
     /// Takes a part of `spans`, from their start; how much of them. What it took need not have left yet.
     ///
     /// # Errors
-    /// The socket's; `WouldBlock` while what was taken before waits for the kernel.
+    /// The socket's; `WouldBlock` while much of what was taken before waits for the kernel.
     pub fn send(&mut self, spans: &[Span], wait: Wait) -> io::Result<usize> {
-        if self.is_unflushed() {
-            self.flush(wait)?;
+        if self.output.waiting().len() >= AHEAD_BYTES_MAX {
+            let flushed = self.flush(wait);
+            if self.output.waiting().len() >= AHEAD_BYTES_MAX {
+                flushed?;
+            }
         }
         let mut stage = std::mem::take(&mut self.stage);
         stage.resize(RECORD_BYTES_MAX, 0);
@@ -224,7 +231,8 @@ impl TlsStream {
         };
         self.stage = stage;
         let taken = encrypted?;
-        match self.flush(wait) {
+        // Waiting can wait: there may be more to encrypt meanwhile.
+        match self.flush(Wait::No) {
             Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Err(error),
             _ => Ok(taken),
         }
@@ -465,122 +473,112 @@ fn too_small(written: Result<usize, EncryptError>) -> Result<usize, usize> {
     }
 }
 
-/// Records on their way to the kernel.
-#[derive(Default)]
-struct Output {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-}
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-impl Output {
-    fn is_empty(&self) -> bool {
-        self.start == self.end
+    use rustls::crypto::CipherSuiteCommon;
+    use rustls::{SupportedCipherSuite, Tls13CipherSuite};
+
+    use super::super::config::provider;
+    use super::*;
+    use crate::Authority;
+
+    /// Keys of these may encrypt so few records before they are changed, instead of some sixteen million.
+    const RECORDS_PER_KEY: u64 = 64;
+
+    fn tls_that_changes_keys_often() -> Tls {
+        let now_s = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+        let root = Authority::make(now_s, 86_400).unwrap();
+        let issued = Authority::of_key(&root.key).unwrap().issue(&["a".to_owned()], now_s, 86_400).unwrap();
+        let mut provider = provider();
+        let SupportedCipherSuite::Tls13(usual) = provider.cipher_suites[0];
+        let common = CipherSuiteCommon { confidentiality_limit: RECORDS_PER_KEY, ..copy(&usual.common) };
+        let hasty =
+            Tls13CipherSuite { common, hkdf_provider: usual.hkdf_provider, aead_alg: usual.aead_alg, quic: usual.quic };
+        provider.cipher_suites = vec![SupportedCipherSuite::Tls13(Box::leak(Box::new(hasty)))];
+        let (authority, certificate) = (root.certificate.as_bytes(), issued.certificate.as_bytes());
+        Tls::from_pem_with(authority, certificate, issued.key.as_bytes(), provider).unwrap()
     }
 
-    fn waiting(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
-    }
-
-    fn sent(&mut self, count: usize) {
-        self.start += count;
-        if self.is_empty() {
-            (self.start, self.end) = (0, 0);
+    fn copy(common: &CipherSuiteCommon) -> CipherSuiteCommon {
+        CipherSuiteCommon {
+            suite: common.suite,
+            hash_provider: common.hash_provider,
+            confidentiality_limit: common.confidentiality_limit,
         }
     }
 
-    /// Lets `write` write behind what waits; it says how much it wrote, or how much room it needs.
-    fn append(
-        &mut self,
-        likely: usize,
-        mut write: impl FnMut(&mut [u8]) -> Result<usize, usize>,
-    ) -> Result<(), TlsFault> {
-        let mut needed = likely;
+    /// Two ends that have agreed; the sockets' calls sleep in slices.
+    fn pair(tls: &Tls) -> (TlsStream, TlsStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        for socket in [&client, &server] {
+            socket::set_waits(socket, Duration::from_millis(50)).unwrap();
+        }
+        let mut server = TlsStream::accept(server, tls).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let (client, server) = std::thread::scope(|scope| {
+            let client = scope.spawn(|| TlsStream::connect(client, tls, "server", deadline).unwrap());
+            while !server.ready {
+                assert!(Instant::now() < deadline);
+                let _ = server.receive(&[], Wait::Yes);
+            }
+            (client.join().unwrap(), server)
+        });
+        (client, server)
+    }
+
+    fn receive_exact(stream: &mut TlsStream, into: &mut [u8]) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut filled = 0;
+        while filled < into.len() {
+            assert!(Instant::now() < deadline, "{filled} of {} bytes came", into.len());
+            match stream.receive(&[Span::of(&mut into[filled..])], Wait::Yes) {
+                Ok(0) => panic!("the peer closed"),
+                Ok(got) => filled += got,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+    }
+
+    fn send_all(stream: &mut TlsStream, mut bytes: &[u8]) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !bytes.is_empty() || stream.is_unflushed() {
+            assert!(Instant::now() < deadline, "{} bytes are left", bytes.len());
+            let sent = if bytes.is_empty() {
+                stream.flush(Wait::Yes).map(|()| 0)
+            } else {
+                stream.send(&[Span::of_const(bytes)], Wait::Yes)
+            };
+            match sent {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_changed_on_the_way_and_nobody_notices() {
+        let (mut client, mut server) = pair(&tls_that_changes_keys_often());
+        let bytes: Vec<u8> = (0..10_000_000u32).map(|index| (index / 7) as u8).collect();
+        // Ten times as many records as a key is good for, each way.
+        assert!(bytes.len() as u64 > 9 * RECORDS_PER_KEY * RECORD_BYTES_MAX as u64);
         for _ in 0..2 {
-            if self.bytes.len() < self.end + needed {
-                self.bytes.resize(self.end + needed, 0);
-            }
-            match write(&mut self.bytes[self.end..]) {
-                Ok(0) => break,
-                Ok(written) => {
-                    self.end += written;
-                    return Ok(());
-                }
-                Err(required) => needed = required,
-            }
+            std::thread::scope(|scope| {
+                scope.spawn(|| send_all(&mut server, &bytes));
+                let mut back = vec![0; bytes.len()];
+                receive_exact(&mut client, &mut back);
+                assert!(back == bytes);
+            });
+            std::thread::scope(|scope| {
+                scope.spawn(|| send_all(&mut client, &bytes));
+                let mut back = vec![0; bytes.len()];
+                receive_exact(&mut server, &mut back);
+                assert!(back == bytes);
+            });
         }
-        Err(TlsFault::Damaged("its keys are used up".to_owned()))
-    }
-}
-
-/// Where received bytes go.
-struct Room<'a> {
-    spans: &'a [Span],
-    index: usize,
-    offset: usize,
-    filled: usize,
-}
-
-impl<'a> Room<'a> {
-    fn new(spans: &'a [Span]) -> Self {
-        let mut room = Self { spans, index: 0, offset: 0, filled: 0 };
-        room.skip_full();
-        room
-    }
-
-    fn is_full(&self) -> bool {
-        self.index == self.spans.len()
-    }
-
-    fn skip_full(&mut self) {
-        while self.spans.get(self.index).is_some_and(|span| span.len() == self.offset) {
-            self.index += 1;
-            self.offset = 0;
-        }
-    }
-
-    /// Copies what fits of `bytes`; how much that was.
-    fn put(&mut self, bytes: &[u8]) -> usize {
-        let mut done = 0;
-        while done < bytes.len() && !self.is_full() {
-            let span = self.spans[self.index];
-            let length = (span.len() - self.offset).min(bytes.len() - done);
-            span.part(self.offset, length).expect("within the span").copy_from(&bytes[done..done + length]);
-            self.offset += length;
-            done += length;
-            self.skip_full();
-        }
-        self.filled += done;
-        done
-    }
-}
-
-/// Where bytes to be sent come from.
-struct Source<'a> {
-    spans: &'a [Span],
-    index: usize,
-    offset: usize,
-}
-
-impl<'a> Source<'a> {
-    fn new(spans: &'a [Span]) -> Self {
-        Self { spans, index: 0, offset: 0 }
-    }
-
-    /// Copies the next bytes into `stage`; how many there were.
-    fn take(&mut self, stage: &mut [u8]) -> usize {
-        let mut done = 0;
-        while done < stage.len() && self.index < self.spans.len() {
-            let span = self.spans[self.index];
-            let length = (span.len() - self.offset).min(stage.len() - done);
-            span.part(self.offset, length).expect("within the span").copy_to(&mut stage[done..done + length]);
-            self.offset += length;
-            done += length;
-            if self.offset == span.len() {
-                self.index += 1;
-                self.offset = 0;
-            }
-        }
-        done
     }
 }

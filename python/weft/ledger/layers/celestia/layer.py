@@ -153,10 +153,16 @@ class CelestiaLayer:
                     "this archive; rebuild from a snapshot or from another layer",
                     layer=self.name,
                     height=first,
+                    after=_spell(tail, 0),
                 )
-            stretch = await self._from_archive(height, ordinal, tail, count_max)
+            is_holed = not after and covered.first <= covered.last < tail - 1
+            end = covered.last + 1 if is_holed else tail
+            stretch = await self._from_archive(height, ordinal, end, count_max)
             if not stretch.is_end:
                 return stretch
+            if is_holed:
+                # What was archived comes first; whoever reads on from there is told of the hole.
+                return stretch._replace(is_end=False)
             if stretch.kept or stretch.damaged or head < tail:
                 return stretch._replace(is_end=head < tail)
             height, ordinal = tail, 0
