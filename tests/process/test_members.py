@@ -1,7 +1,8 @@
 """Members: programs that are nodes of the cluster by a name, from coming in to leaving."""
 
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,9 +19,19 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[weft.Cluster]:
     for variable in ("WEFT_TRANSPORT", "WEFT_RDMA"):
         monkeypatch.delenv(variable, raising=False)
     secret = secrets.token_hex(32)
-    with Crew({"WEFT_SECRET": secret}, without=OWN_SETTINGS) as crew:
-        with weft.connect(start_coordinator(crew), secret=secret, holder="tests") as connected:
-            yield connected
+    with (
+        Crew({"WEFT_SECRET": secret}, without=OWN_SETTINGS) as crew,
+        weft.connect(start_coordinator(crew), secret=secret, holder="tests") as connected,
+    ):
+        yield connected
+
+
+def settled(look: Callable[[], bool]) -> None:
+    """Waits until a look sees it."""
+    ends_at = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < ends_at, "the condition did not come"
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -46,6 +57,8 @@ def test_a_member_is_a_node_that_brings_nothing_and_is_gone_when_it_leaves(found
 
 def test_a_name_is_one_process_s_while_that_lives(founded: weft.Cluster) -> None:
     with founded.join("a") as first:
+        # Whoever's beat waits at the coordinator is heard now.
+        settled(lambda: founded.describe().members[0].last_beat_ms_ago == 0)
         with pytest.raises(IncarnationRetired):
             founded.join("a")
         assert founded.endpoints().endpoints["a"].tcp_port == first.endpoint.address[1], "nothing of it was taken over"
@@ -75,8 +88,5 @@ def test_members_send_and_receive_by_name(founded: weft.Cluster) -> None:
 def test_a_member_that_was_removed_comes_back_by_itself(founded: weft.Cluster) -> None:
     with founded.join("a"), founded.join("b") as b:
         founded.ask(founded.coordinator.leave("a"))
-        for _ in range(200):
-            if "a" in founded.endpoints().endpoints:
-                break
-            b.accept(50)
+        settled(lambda: "a" in founded.endpoints().endpoints)
         assert b.peer("a").name == "a"
