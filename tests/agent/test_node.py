@@ -94,6 +94,31 @@ def test_a_node_with_rdma_publishes_its_queue_pair_and_stays_reachable_over_tcp(
     run(story)
 
 
+def test_a_device_that_is_lost_or_found_is_registered_and_said() -> None:
+    record = RdmaRecord(queue_pair=17, lid=0, gid="::ffff:10.0.2.15", packet_sequence=1)
+
+    def with_rdma(memory: FakeMemory) -> None:
+        memory.rdma, memory.looks_for_rdma = record, True
+
+    async def story(made: World) -> None:
+        node = await made.start("a", prepare=with_rdma)
+
+        async def is_registered_as(transport: str) -> None:
+            await settled(
+                lambda: made.ask(made.questions.endpoints()),
+                lambda seen: seen.endpoints["a"].transport_type == transport,
+            )
+
+        await is_registered_as("rdma")
+        node.memory.rdma = None
+        await is_registered_as("tcp")
+        node.memory.rdma = record
+        await is_registered_as("rdma")
+        await until(lambda: node.remarks.count("the device came or went") == 2)
+
+    run(story)
+
+
 def test_a_planned_region_is_backed_and_reported() -> None:
     async def story(made: World) -> None:
         a, b = await made.start("a"), await made.start("b")

@@ -6,7 +6,7 @@ import io
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from weft.client.flow import Flow, run_async
 from weft.client.http import AsyncHttpxHttp
 from weft.client.ports import AsyncSystemClock, Request, Response
 from weft.coordinator.app import Coordinator
-from weft.dataplane import PeerDistance, RdmaRecord
+from weft.dataplane import PeerDistance, RdmaRecord, Registered, WayReport
 from weft.ledger import MemoryJournal
 from weft.model.errors import Disconnected, NoMemory, TimedOut, Unreachable
 from weft.model.ids import NodeId
@@ -57,6 +57,7 @@ class FakeMemory:
     def __init__(self, port: int) -> None:
         self.port = port
         self.rdma: RdmaRecord | None = None
+        self.looks_for_rdma = False
         self.stock: Stock | None = None
         self.steps: list[tuple[Any, ...]] = []
         self.held: dict[tuple[str, int], int] = {}
@@ -80,6 +81,17 @@ class FakeMemory:
     async def release_extent(self, region_id: str, index: int) -> None:
         self.steps.append(("release", index))
         del self.held[region_id, index]
+
+    def learn(self, records: Mapping[str, Registered]) -> None:
+        """What every node registered: there is nothing here to choose among."""
+
+    def ways(self) -> Sequence[WayReport]:
+        """No bytes move."""
+        return ()
+
+    async def find_rdma(self) -> tuple[RdmaRecord | None, str]:
+        """The device as a test says it is."""
+        return self.rdma, "the device came or went"
 
     def counters(self) -> Mapping[str, int]:
         return {"bytes_served": 0}

@@ -161,14 +161,16 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
             name=settings.name,
             incarnation=incarnation,
             near=near,
+            say=_remark,
         )
         rdma = await asyncio.to_thread(_lend_rdma, lender)
         if near:
             _lend_near(lender)
         if store is None:
-            return NativeMemory(lender, rdma=rdma)
+            return NativeMemory(lender, rdma=rdma, rdma_choice=config.rdma_choice(os.environ))
         mint = functools.partial(secrets.randbits, 64)
-        return NativeMemory(lender, NativeStock(store, lender, mint=mint, now_ms=_now_ms), rdma)
+        stock = NativeStock(store, lender, mint=mint, now_ms=_now_ms)
+        return NativeMemory(lender, stock, rdma, rdma_choice=config.rdma_choice(os.environ))
 
     return listen
 
