@@ -7,7 +7,7 @@ nothing here waits on a peer except `measure` and `dial`.
 import logging
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from msgspec import Struct
 
@@ -22,8 +22,6 @@ from weft.dataplane.ways import PeerDistance, WayReport, Ways
 from weft.model.policy import CONNECT_MS_MAX, SPIN_US_MAX
 
 _log = logging.getLogger(__name__)
-
-_NOT_NEAR: Final = "WEFT_TRANSPORT leaves it out"
 
 
 class HeldExtent(Struct, frozen=True, kw_only=True):
@@ -51,13 +49,11 @@ class Lender:
     it returns, so a large extent takes a while.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, server: Server, *, near: bool = True, say: Callable[[str], None] = _log.info
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, server: Server, *, say: Callable[[str], None] = _log.info) -> None:
         self._endpoint = endpoint
         self._server = server
         own = Registered(name=endpoint.name, host=server.host, port=server.port)
-        self._ways = Ways(endpoint, own, unfit={} if near else {"ipc": _NOT_NEAR}, say=say)
+        self._ways = Ways(endpoint, own, say=say)
 
     @classmethod
     def listen(
@@ -96,7 +92,7 @@ class Lender:
             inbox=True,
         )
         endpoint = Endpoint(native, name=name, incarnation=incarnation, cluster_id=cluster_id)
-        return cls(endpoint, Server(native), near=near, say=say)
+        return cls(endpoint, Server(native), say=say)
 
     @property
     def host(self) -> str:
