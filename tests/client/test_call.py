@@ -154,7 +154,9 @@ def test_what_was_committed_and_is_not_available_yet_is_repeated_under_its_id() 
     assert len({request.headers["weft-request-id"] for request in http.requests}) == 1
 
 
-@pytest.mark.parametrize("lost", [Disconnected("cut"), TimedOut("slow"), NOT_YET, Response(status=502, headers={}, body=b"")])
+@pytest.mark.parametrize(
+    "lost", [Disconnected("cut"), TimedOut("slow"), NOT_YET, Response(status=502, headers={}, body=b"")]
+)
 @pytest.mark.parametrize("undecided", [Unreachable("nobody"), BUSY, STOPPING, NO_LAYER])
 def test_a_try_that_may_have_been_carried_out_keeps_its_id_until_somebody_has_decided(
     lost: Response | WeftError, undecided: Response | WeftError

@@ -211,7 +211,7 @@ class _Assembly:
         self._branches = Branches(chosen)
         self._waiting: dict[int, dict[Digest, SealedBatch]] = {}
         self._pieces: dict[int, list[Envelope]] = {}
-        self._tray = PartTray()
+        self._tray = PartTray(self._is_known)
 
     def offer(self, envelope: Envelope) -> None:
         """Take in what was found. What is behind already, or beyond where the rebuild ends, is let go of."""
@@ -221,11 +221,15 @@ class _Assembly:
         if envelope.kind is Kind.SNAPSHOT:
             self._pieces.setdefault(position, []).append(envelope)
         elif envelope.kind is Kind.BATCH:
-            if position <= self._position and self._branches.followed(Position(position), log_digest(envelope.payload)):
+            if self._is_known(Position(position), log_digest(envelope.payload)):
                 return
             self._take_in(unseal(envelope.payload, Position(position)))
         elif envelope.kind is Kind.PART and (sealed := self._tray.add(envelope)):
             self._take_in(sealed)
+
+    def _is_known(self, position: Position, digest: Digest) -> bool:
+        """Whether a batch was followed, or waits for its turn."""
+        return self._branches.followed(position, digest) or digest in self._waiting.get(position, ())
 
     def _take_in(self, sealed: SealedBatch) -> None:
         if self._position < sealed.batch.position <= self._base:
