@@ -10,10 +10,17 @@ from tests.worlds import SECRET, CountingRandom, FakeClock, World, node
 from weft.core.snapshot import describe, snapshot_bytes
 from weft.core.state import state_digest
 from weft.ledger import MemoryJournal
-from weft.ledger.envelope import Kind, wrap
+from weft.ledger.envelope import Kind, unwrap, wrap
 from weft.ledger.layer import Cursor, Scan
 from weft.ledger.layers import MemoryLayer
-from weft.ledger.rebuild import JournalTarget, Progress, Target, rebuild_from_journal, rebuild_from_layers
+from weft.ledger.rebuild import (
+    JournalTarget,
+    Progress,
+    Target,
+    _Assembly,
+    rebuild_from_journal,
+    rebuild_from_layers,
+)
 from weft.ledger.snapshot import seal_snapshot
 from weft.model.batch import SealedBatch
 from weft.model.commands import OpenTerm
@@ -132,6 +139,26 @@ def test_a_hole_a_layer_tells_of_is_passed_by_a_snapshot_or_shows_in_the_positio
     with pytest.raises(JournalDamaged) as damage:
         asyncio.run(tell())
     assert damage.value.position == 1
+
+
+def test_snapshots_the_rebuild_has_passed_are_not_held_in_memory() -> None:
+    async def tell() -> None:
+        target = Target()
+        assembly = _Assembly(target, None, {}, Position(0))
+        pieces = [unwrap(piece, (KEY.public,)) for piece in seal_snapshot(describe(HALF.state), KEY)]
+        for piece in pieces:
+            assembly.offer(piece)
+        assert assembly._pieces
+        for sealed in LOG:
+            assembly.offer(unwrap(envelope(sealed), (KEY.public,)))
+        await assembly.go_on()
+        for piece in pieces:
+            assembly.offer(piece)
+        assert not assembly._pieces
+        await assembly.finish("memory")
+        assert state_digest(target.state) == state_digest(WORLD.state)
+
+    asyncio.run(tell())
 
 
 def test_a_snapshot_alone_is_where_the_rebuild_ends() -> None:

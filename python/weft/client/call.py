@@ -3,8 +3,8 @@
 A call carries a request id. The coordinator answers a repeated id with its first answer, so a request whose fate is not
 known (the connection ended, the time passed, no layer holds it yet) is sent again under the same id and cannot happen
 twice. What if the next try reaches nobody, or somebody who is too busy to look? That says nothing of the first one, so
-the id stays until a coordinator has decided. A refusal that was decided and calls itself temporary is an answer: what is
-asked after it is asked anew, under a new id.
+the id stays until a coordinator has decided. A refusal that was decided and calls itself temporary is an answer: what
+is asked after it is asked anew, under a new id.
 """
 
 from collections.abc import Mapping

@@ -442,11 +442,20 @@ class Writer:
         return seal(batch)
 
     async def _append(self, sealed: SealedBatch, waiting: list[Pending]) -> None:
-        """Append, and let nobody wait longer than a request may: the batch's fate is settled either way."""
+        """Append, and let nobody wait longer than a request may: the batch's fate is settled either way.
+
+        Those who came meanwhile and wait for the next batch are not kept any longer for it.
+        """
         appending = asyncio.ensure_future(self._journal.append(sealed, self.state.marks.position))
         done, _ = await asyncio.wait({appending}, timeout=self._append_s_max)
         if not done:
             self._refuse_all(waiting, "the journal has not answered in time, and may still commit this")
+        while not done:
+            count = len(self._queue)
+            done, _ = await asyncio.wait({appending}, timeout=self._append_s_max)
+            if not done:
+                late = [self._queue.popleft() for _ in range(count)]
+                self._refuse_all(late, "the journal has not answered in time what came before this")
         await appending
 
     async def _is_in_the_log(self, sealed: SealedBatch, error: JournalFailed, waiting: list[Pending]) -> bool:

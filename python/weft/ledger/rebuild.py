@@ -219,7 +219,8 @@ class _Assembly:
         if self._until is not None and position > self._until:
             return
         if envelope.kind is Kind.SNAPSHOT:
-            self._pieces.setdefault(position, []).append(envelope)
+            if position > self._position:
+                self._pieces.setdefault(position, []).append(envelope)
         elif envelope.kind is Kind.BATCH:
             if self._is_known(Position(position), log_digest(envelope.payload)):
                 return
@@ -251,6 +252,9 @@ class _Assembly:
             count += 1
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
+        # A snapshot passes a gap, and there is none before where the rebuild stands.
+        for position in [position for position in self._pieces if position <= self._position]:
+            del self._pieces[position]
 
     async def finish(self, names: str) -> None:
         """Follow what is left. A gap is passed by a snapshot from beyond it, or refused."""
