@@ -2,8 +2,10 @@
 
 A journal that ends too early looks like a good one: whoever began a term in it would go on where half of the log is
 missing, and say that all of it is there. So whoever fills an empty one first leaves word of where it will end, in the
-place of the note, and nobody uses it before it is that long. What if the filling is killed? The word stands, and names
-the way out. What if it came to its end? Then the word says nothing any more, and the next writer's note takes its place.
+place of the note, and nobody uses it before it is that long. What if the filling is killed? The word stands. What if it
+came to its end? Then the word says nothing any more, and the next writer's note takes its place.
+
+Known weakness: a coordinator that cannot read the note, and can read the log, starts all the same.
 """
 
 from typing import Final
