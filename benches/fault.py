@@ -21,11 +21,8 @@ def main() -> None:
     stripe_bytes = 2 << 20
     size_bytes = -(-pages * PAGE_BYTES // stripe_bytes) * stripe_bytes
     with Lender(size_bytes) as lender:
-        connection = lender.connect()
-        handle, _ = connection.open(grant(), 0, INCARNATION)
-        content = np.arange(size_bytes // 8, dtype="u8")
-        connection.write(handle, 0, content)
-        connection.close()
+        with lender.connect() as peer:
+            peer.write_now(lender.extent(), np.arange(size_bytes // 8, dtype="u8"))
         window = _native.Window.attach_region(
             region="bench",
             size_bytes=size_bytes,

@@ -130,6 +130,14 @@ def test_a_client_sends_a_token_of_its_own_or_the_one_the_secret_gives(tmp_path:
     assert client_token({**env, "WEFT_SECRET": "s", "WEFT_TOKENS": "new,old"}) == "new"
 
 
+def test_a_secret_that_is_no_text_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"\xff\xfe\x00")
+    path.chmod(0o600)
+    with pytest.raises(Misconfigured, match=f"{path} is no text"):
+        find_secret({}, tmp_path)
+
+
 def test_a_secret_others_can_read_is_not_used(tmp_path: Path) -> None:
     create_secret(tmp_path)
     os.chmod(tmp_path / "secret", 0o644)  # noqa: PTH101

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from weft.api.bodies.pools import PoolBody
+from weft.api.doors.pools import pool_to_body
 from weft.handoff import EnginePools, Handoff, HandoffDirectory, process_is_alive, write_handoff
 
 SAID: dict[str, Any] = {
@@ -29,7 +32,8 @@ class Machine:
 
     def __init__(self, path: Path, *promised: str) -> None:
         self.path = path
-        self.directory = HandoffDirectory(path)
+        self.refused: list[str] = []
+        self.directory = HandoffDirectory(path, lambda path, why: self.refused.append(f"{path.name}: {why}"))
         self.pools = EnginePools(promised)
         self.living = {7}
 
@@ -215,3 +219,82 @@ def test_a_process_that_ended_is_not_alive_even_before_it_is_waited_for() -> Non
     child.wait()
     child.stdout.close()
     assert not process_is_alive(child.pid)
+
+
+@pytest.mark.parametrize("field", ["pool_id", "replica_id", "url"])
+@pytest.mark.parametrize("end", ["\n", "\n\n", " \n", "\r\n", "\u2028", "\x00"])
+def test_what_a_file_may_say_is_what_a_beat_may_say(machine: Machine, field: str, end: str) -> None:
+    machine.write(**{field: SAID[field] + end})
+    machine.look()
+    for pool in machine.pools.snapshots():
+        msgspec.json.decode(msgspec.json.encode(pool_to_body(pool)), type=PoolBody)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"slots_total": 2**53 - 1, "slots_free": 2**53 - 1},
+        {"device_mask": ",".join("abcdefghij" * 12)},
+        {"device_mask": "x" * 256},
+        {"models_available": ["m" * 256] * 200},
+        {"engine": "e" * 256},
+        {"pool_id": "p" * 256, "replica_id": "r" * 256},
+        {"url": "http://" + "h" * 2_041},
+    ],
+)
+def test_the_most_a_file_may_say_fits_into_a_beat(machine: Machine, said: dict[str, Any]) -> None:
+    machine.write(**said)
+    machine.look()
+    assert any(pool.ready for pool in machine.pools.snapshots())
+    for pool in machine.pools.snapshots():
+        msgspec.json.decode(msgspec.json.encode(pool_to_body(pool)), type=PoolBody)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"pool_id": "pool-0"', "truncated"),
+        ('{"pool_id": "pool-0"}', "url"),
+        ('{"url": "http://h", "slots_total": "four"}', "slots_total"),
+        ('{"url": "http://h"}' + " " * 65_536, "65536 bytes"),
+    ],
+)
+def test_a_file_that_stays_unreadable_is_told_of_once_with_the_reason_and_one_that_is_being_written_is_not(
+    machine: Machine, text: str, why: str
+) -> None:
+    machine.write(text=text)
+    machine.look()
+    assert machine.refused == [], "it may be half written"
+    for _ in range(3):
+        machine.look()
+    (told,) = machine.refused
+    assert told.startswith("a.json: ")
+    assert why in told
+    machine.write()
+    machine.look()
+    assert machine.ready() == {"pool-0": True}
+    machine.write(text=text)
+    for _ in range(3):
+        machine.look()
+    assert len(machine.refused) == 2, "it is unreadable anew"
+    assert machine.ready() == {"pool-0": True}, "and what it said before holds"
+
+
+def test_a_file_that_is_no_text_is_unreadable_like_any_other_and_ends_nobody(machine: Machine) -> None:
+    machine.path.mkdir()
+    (machine.path / "a.json").write_bytes(b'{"url": "http://h", "pool_id": "\xff"}')
+    machine.look()
+    machine.look()
+    assert len(machine.refused) == 1
+    assert machine.ready() == {"pool-0": False}
+
+
+def test_a_process_that_calls_itself_by_bytes_that_are_no_text_lives_all_the_same() -> None:
+    program = "open('/proc/self/comm', 'wb').write(b'engine \\xff)'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as engine:
+        assert engine.stdout is not None
+        engine.stdout.readline()
+        assert process_is_alive(engine.pid)
+        engine.kill()
+        engine.wait(timeout=10)
+        assert not process_is_alive(engine.pid)

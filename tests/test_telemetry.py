@@ -36,6 +36,13 @@ def test_labels_nobody_bounded_end_in_one_series() -> None:
     assert counter.values["other",] == 100
 
 
+def test_a_gauge_with_labels_nobody_bounded_shows_no_more_than_a_counter_would() -> None:
+    metrics = Metrics()
+    ages = {(f"n{number:05}",): float(number) for number in range(SERIES_MAX + 100)}
+    metrics.gauges("g", "Things.", ("id",), lambda: ages)
+    assert metrics.text().count("\ng{") == SERIES_MAX + 1
+
+
 def test_a_name_is_registered_once() -> None:
     metrics = Metrics()
     metrics.counter("c_total", "Things.")

@@ -28,8 +28,14 @@ from weft.model.pool import DEFAULT_POOL_ID, DEFAULT_REPLICA_ID, PoolSnapshot, S
 FILE_BYTES_MAX: Final = 65_536
 """A handoff is a few hundred bytes; a longer file is something else."""
 
+_LOOKS_DOUBTED: Final = 2
+"""How often a file is found to say the same nonsense before somebody is told: whoever writes one is done sooner."""
+
 Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
+# A bare `$` would let a line end follow. What a file may say is what a beat may say: one that said more would have
+# every beat of its node refused for as long as it lies there.
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$(?!\n)")]
 
 
 class Handoff(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +45,9 @@ class Handoff(msgspec.Struct, frozen=True, kw_only=True):
     and the file alone counts.
     """
 
-    url: Annotated[str, Meta(pattern="^https?://[^/\\s]+", max_length=2_048)]
-    pool_id: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")] = DEFAULT_POOL_ID
-    replica_id: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,256}$")] = DEFAULT_REPLICA_ID
+    url: Annotated[str, Meta(pattern="^https?://[^/\\s]+.*$(?!\n)", max_length=2_048)]
+    pool_id: Name = DEFAULT_POOL_ID
+    replica_id: Name = DEFAULT_REPLICA_ID
     engine: Text | None = None
     engine_version: Text | None = None
     device_mask: Annotated[str, Meta(max_length=256)] | None = None
@@ -67,11 +73,17 @@ _decoder: Final = msgspec.json.Decoder(Handoff)
 
 
 class HandoffDirectory:
-    """A directory of handoff files, looked at now and then. A file that has not changed is not read again."""
+    """A directory of handoff files, looked at now and then. A file that has not changed is not read again.
 
-    def __init__(self, path: Path) -> None:
+    `refuse` is told of a file that cannot be read, and why, once for each that stays the same from one look to the
+    next: one that is half written will be another by then.
+    """
+
+    def __init__(self, path: Path, refuse: Callable[[Path, str], None] | None = None) -> None:
         self._path = path
+        self._refuse = refuse
         self._read: dict[str, tuple[Stamp, Handoff]] = {}
+        self._unreadable: dict[str, tuple[Stamp, int]] = {}
 
     def look(self) -> list[HandoffFile]:
         """What the directory says now, in order of name. A directory that is not there says nothing."""
@@ -85,6 +97,7 @@ class HandoffDirectory:
             if found is not None:
                 kept[name] = found
         self._read = kept
+        self._unreadable = {name: one for name, one in self._unreadable.items() if name in names}
         return [HandoffFile(name=name, handoff=handoff) for name, (_, handoff) in kept.items()]
 
     def _read_changed(self, name: str) -> tuple[Stamp, Handoff] | None:
@@ -98,13 +111,20 @@ class HandoffDirectory:
                 raw = file.read(FILE_BYTES_MAX + 1)
         except OSError:
             return None
-        if len(raw) > FILE_BYTES_MAX:
-            return known
         try:
-            return stamp, _decoder.decode(raw)
-        except msgspec.DecodeError:
+            if len(raw) > FILE_BYTES_MAX:
+                raise msgspec.DecodeError(f"it has more than {FILE_BYTES_MAX} bytes")
+            handoff = _decoder.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             # Half written, most likely: what it said before holds until it says something again.
+            before, looks = self._unreadable.get(name, (stamp, 0))
+            looks = looks + 1 if before == stamp else 1
+            self._unreadable[name] = stamp, looks
+            if looks == _LOOKS_DOUBTED and self._refuse is not None:
+                self._refuse(self._path / name, str(error))
             return known
+        self._unreadable.pop(name, None)
+        return stamp, handoff
 
 
 class EnginePools:
@@ -177,10 +197,11 @@ def write_handoff(directory: Path, handoff: Handoff) -> Path:
 def process_is_alive(pid: int) -> bool:
     """Whether there is such a process on this machine. One that ended and was not waited for is not."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        # A process may call itself by any bytes, and the kernel cuts a long name in the middle of a letter.
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return False
-    return state not in ("Z", "X")
+    return state not in (b"Z", b"X")
 
 
 def _empty(pool_id: str) -> PoolSnapshot:

@@ -208,6 +208,33 @@ def test_scrubbing_goes_round_and_round_and_reports_what_is_not_what_it_should_b
     run(stock, story, scrub=True)
 
 
+def test_scrubbing_reads_no_faster_than_its_rate_and_rests_between_two_rounds() -> None:
+    slept: list[float] = []
+
+    class Recording(AsyncSystemClock):
+        async def sleep(self, duration_s: float) -> None:
+            slept.append(duration_s)
+            await asyncio.sleep(0)
+
+    async def tell() -> None:
+        keeper = Keeper(
+            FakeStock(ONE, TWO),
+            changed=lambda: None,
+            address_of=lambda node_id: None,
+            clock=Recording(),
+            outlet=Outlet(announce=[].append, remark=[].append),
+            scrub_bytes_per_s=100,
+            scrub_every_ms=7_000,
+        )
+        work = asyncio.ensure_future(keeper.keep_scrubbing())
+        await until(lambda: len(slept) >= 6)
+        work.cancel()
+        await asyncio.wait({work})
+
+    asyncio.run(tell())
+    assert slept[:6] == [0.1, 0.1, 7.0] * 2, "ten bytes at a hundred a second, twice, and then the pause"
+
+
 def test_what_cannot_be_read_just_now_is_neither_corrupt_nor_missing_and_is_looked_at_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

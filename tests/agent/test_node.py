@@ -1,19 +1,34 @@
 """A node against the real coordinator: coming in, doing what it is told, coming back, leaving."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.agent.world import DEADLINE_S, MIB, FakeMemory, World, found_coordinator, settled, until, world
+from tests.agent.world import (
+    DEADLINE_S,
+    MIB,
+    FakeMemory,
+    World,
+    found_coordinator,
+    node_settings,
+    settled,
+    until,
+    world,
+)
+from weft.agent.node import Node
+from weft.agent.outlet import Outlet
 from weft.api.bodies.cluster import ClusterDestroyedBody
 from weft.client.call import Call, perform
 from weft.client.flow import Flow
+from weft.client.ports import AsyncSystemClock
 from weft.dataplane import PeerDistance, RdmaRecord
 from weft.model.endpoint import parse_gid
-from weft.model.errors import CapacityExceeded, ClusterNotFound, IncarnationRetired, RegionNotReady
+from weft.model.errors import CapacityExceeded, ClusterNotFound, IncarnationRetired, RegionNotReady, Unreachable
 
 
 def run(story: Callable[[World], Awaitable[None]]) -> None:
@@ -75,6 +90,31 @@ def test_a_node_with_rdma_publishes_its_queue_pair_and_stays_reachable_over_tcp(
         assert parse_gid(published.rdma_gid or "") == parse_gid("::ffff:10.0.2.15")
         assert published.tcp_port == node.memory.port
         assert endpoints["b"].transport_type == "tcp"
+
+    run(story)
+
+
+def test_a_device_that_is_lost_or_found_is_registered_and_said() -> None:
+    record = RdmaRecord(queue_pair=17, lid=0, gid="::ffff:10.0.2.15", packet_sequence=1)
+
+    def with_rdma(memory: FakeMemory) -> None:
+        memory.rdma, memory.looks_for_rdma = record, True
+
+    async def story(made: World) -> None:
+        node = await made.start("a", prepare=with_rdma)
+
+        async def is_registered_as(transport: str) -> None:
+            await settled(
+                lambda: made.ask(made.questions.endpoints()),
+                lambda seen: seen.endpoints["a"].transport_type == transport,
+            )
+
+        await is_registered_as("rdma")
+        node.memory.rdma = None
+        await is_registered_as("tcp")
+        node.memory.rdma = record
+        await is_registered_as("rdma")
+        await until(lambda: node.remarks.count("the device came or went") == 2)
 
     run(story)
 
@@ -351,3 +391,34 @@ def destroy(made: World) -> Flow[Any]:
     """Destroys the cluster, as the seed's route does."""
     call = Call(operation="destroy_cluster", reply=ClusterDestroyedBody)
     return perform(call, time.monotonic() + DEADLINE_S)
+
+
+def test_pauses_between_attempts_grow_to_a_bound_and_no_two_nodes_keep_step() -> None:
+    async def never(*_: object) -> Any:
+        raise AssertionError("nobody comes in here")
+
+    async def pauses(chance: int) -> list[float]:
+        slept: list[float] = []
+
+        class Recording(AsyncSystemClock):
+            async def sleep(self, duration_s: float) -> None:
+                slept.append(duration_s)
+
+        node = Node(
+            node_settings("a"),
+            token=None,
+            http=SimpleNamespace(send=never),
+            listen=never,
+            clock=Recording(),
+            chance=random.Random(chance),
+            outlet=Outlet(announce=[].append, remark=[].append),
+        )
+        for _ in range(12):
+            await node._rest(Unreachable("nobody answers"))
+        return slept
+
+    first, other = asyncio.run(pauses(1)), asyncio.run(pauses(2))
+    for attempt, pause_s in enumerate(first):
+        whole_s = min(0.1 * 2**attempt, 5.0)
+        assert whole_s / 2 <= pause_s <= whole_s, f"attempt {attempt}"
+    assert not set(first) & set(other), "a coordinator that comes back is not met by everybody at once"

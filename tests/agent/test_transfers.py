@@ -21,33 +21,28 @@ HASH = ObjectHash(hashlib.sha256(CONTENT).hexdigest())
 
 
 class SlotBytes:
-    """Slots without an engine: what is written is there, and which generations opened them."""
+    """Slots without an engine: what is written is there, and how often each was lent and for what."""
 
     def __init__(self) -> None:
         self.content: dict[str, bytearray] = {}
-        self.generations: dict[str, int] = {}
-        self.grants: list[tuple[str, int, str, bool]] = []
+        self.uses: dict[str, int] = {}
+        self.lent: list[tuple[str, int, bool]] = []
 
-    def reserve_extent(self, region_id: str, index: int, size_bytes: int, generation: int) -> None:
-        self.content[region_id] = bytearray(1 << 16)
-        self.generations[region_id] = generation
+    def back(self, slot: str, size_bytes: int) -> None:
+        self.content[slot] = bytearray(1 << 16)
 
-    def raise_generation(self, region_id: str, generation: int, timeout_ms: int = 0) -> None:
-        self.generations[region_id] = generation
+    def lend(self, slot: str, *, write: bool, lasts_ms: int) -> bytes:
+        self.uses[slot] = self.uses.get(slot, 0) + 1
+        self.lent.append((slot, self.uses[slot], write))
+        return b"advert"
 
-    def grant(self, region_id: str, generation: int, holder: str, *, write: bool, expires_at_ms: int) -> bytes:
-        self.grants.append((region_id, generation, holder, write))
-        return b"grant"
-
-    def read_extent(self, region_id: str, index: int, offset: int, into: Buffer) -> int:
+    def read(self, slot: str, into: Buffer) -> None:
         view = memoryview(into)
-        view[:] = self.content[region_id][offset : offset + len(view)]
-        return len(view)
+        view[:] = self.content[slot][: len(view)]
 
-    def write_extent(self, region_id: str, index: int, offset: int, data: Buffer) -> int:
+    def write(self, slot: str, data: Buffer) -> None:
         view = memoryview(data)
-        self.content[region_id][offset : offset + len(view)] = view
-        return len(view)
+        self.content[slot][: len(view)] = view
 
 
 class Desk:
@@ -63,7 +58,6 @@ class Desk:
         self.transfers = Transfers[str](
             self.store,
             Staging(self.memory, self._mint, slots),
-            incarnation=9,
             now_ms=lambda: self.now_ms,
             stored=self.stored.append,
             found_corrupt=self.corrupt.append,
@@ -83,7 +77,7 @@ class Desk:
         return answer
 
     def send(self, slot: Granted, content: bytes = CONTENT) -> Any:
-        self.memory.write_extent(slot.region_id, 0, 0, content)
+        self.memory.write(slot.slot, content)
         digest = hashlib.sha256(content).digest()
         return self.ask(Chunk(transfer_id=slot.transfer_id, index=0, digest=digest))
 
@@ -105,7 +99,7 @@ def code_of(answer: Any) -> str:
 
 def test_an_offered_object_is_kept_and_told_when_it_was_verified(desk: Desk) -> None:
     slot = desk.offer()
-    assert desk.memory.grants == [(slot.region_id, 1, "me", True)]
+    assert desk.memory.lent == [(slot.slot, 1, True)]
     assert desk.send(slot) == Done()
     assert desk.store.hashes() == []
     assert desk.ask(Commit(transfer_id=slot.transfer_id)) == Done()
@@ -122,10 +116,10 @@ def test_an_object_is_staged_chunk_by_chunk_for_whoever_asks(desk: Desk) -> None
     desk.put()
     slot = desk.ask(Fetch(object_hash=HASH, errand=2), "reader")
     assert isinstance(slot, Granted)
-    assert desk.memory.grants[-1][2:] == ("reader", False)
+    assert desk.memory.lent[-1] == (slot.slot, 2, False)
     staged = desk.ask(Stage(transfer_id=slot.transfer_id, index=0), "reader")
     assert staged == Staged(size_bytes=len(CONTENT), digest=hashlib.sha256(CONTENT).digest())
-    assert desk.memory.content[slot.region_id][: len(CONTENT)] == CONTENT
+    assert desk.memory.content[slot.slot][: len(CONTENT)] == CONTENT
     assert desk.ask(Finish(transfer_id=slot.transfer_id), "reader") == Done()
     assert desk.transfers.count == 0
 
@@ -135,8 +129,8 @@ def test_a_slot_that_is_used_again_shuts_out_who_had_it_before(tmp_path: Path) -
     first = desk.offer()
     desk.ask(Finish(transfer_id=first.transfer_id))
     second = desk.offer(b"other")
-    assert second.region_id == first.region_id
-    assert desk.memory.generations[second.region_id] == 2
+    assert second.slot == first.slot
+    assert desk.memory.uses[second.slot] == 2
 
 
 @pytest.mark.parametrize("index", [-1, 1, 7])
@@ -148,7 +142,7 @@ def test_a_chunk_that_is_not_there_is_refused(desk: Desk, index: int) -> None:
 
 def test_bytes_that_did_not_arrive_as_they_were_sent_end_the_transfer(desk: Desk) -> None:
     slot = desk.offer()
-    desk.memory.write_extent(slot.region_id, 0, 0, CONTENT[::-1])
+    desk.memory.write(slot.slot, CONTENT[::-1])
     digest = hashlib.sha256(CONTENT).digest()
     assert code_of(desk.ask(Chunk(transfer_id=slot.transfer_id, index=0, digest=digest))) == "OBJECT_CORRUPT"
     assert code_of(desk.ask(Commit(transfer_id=slot.transfer_id))) == "unknown_handle"

@@ -6,7 +6,7 @@ import io
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from weft.client.flow import Flow, run_async
 from weft.client.http import AsyncHttpxHttp
 from weft.client.ports import AsyncSystemClock, Request, Response
 from weft.coordinator.app import Coordinator
-from weft.dataplane import PeerDistance, RdmaRecord
+from weft.dataplane import PeerDistance, RdmaRecord, Registered, WayReport
 from weft.ledger import MemoryJournal
 from weft.model.errors import Disconnected, NoMemory, TimedOut, Unreachable
 from weft.model.ids import NodeId
@@ -57,6 +57,7 @@ class FakeMemory:
     def __init__(self, port: int) -> None:
         self.port = port
         self.rdma: RdmaRecord | None = None
+        self.looks_for_rdma = False
         self.stock: Stock | None = None
         self.steps: list[tuple[Any, ...]] = []
         self.held: dict[tuple[str, int], int] = {}
@@ -80,6 +81,17 @@ class FakeMemory:
     async def release_extent(self, region_id: str, index: int) -> None:
         self.steps.append(("release", index))
         del self.held[region_id, index]
+
+    def learn(self, records: Mapping[str, Registered]) -> None:
+        """What every node registered: there is nothing here to choose among."""
+
+    def ways(self) -> Sequence[WayReport]:
+        """No bytes move."""
+        return ()
+
+    async def find_rdma(self) -> tuple[RdmaRecord | None, str]:
+        """The device as a test says it is."""
+        return self.rdma, "the device came or went"
 
     def counters(self) -> Mapping[str, int]:
         return {"bytes_served": 0}
@@ -195,20 +207,7 @@ class World:
 
         stop = asyncio.Event()
         node = Node(
-            NodeSettings(
-                name=NodeId(name),
-                lend_bytes=lend_mib * MIB,
-                listen_host="127.0.0.1",
-                host="127.0.0.1",
-                port_first=50051,
-                port_last=50100,
-                cluster_name="weft",
-                url="http://coordinator",
-                hostname=name,
-                cpu_count=2,
-                memory_bytes=1 << 30,
-                cloud=cloud,
-            ),
+            node_settings(name, lend_mib, cloud),
             token=self.token,
             read_token=lambda: self.token,
             http=self.wire,
@@ -228,6 +227,24 @@ class World:
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=DEADLINE_S)
             assert not late, "a node did not stop"
+
+
+def node_settings(name: str, lend_mib: int = 64, cloud: CloudSettings | None = None) -> NodeSettings:
+    """What a node of these tests is started with."""
+    return NodeSettings(
+        name=NodeId(name),
+        lend_bytes=lend_mib * MIB,
+        listen_host="127.0.0.1",
+        host="127.0.0.1",
+        port_first=50051,
+        port_last=50100,
+        cluster_name="weft",
+        url="http://coordinator",
+        hostname=name,
+        cpu_count=2,
+        memory_bytes=1 << 30,
+        cloud=cloud,
+    )
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.worlds import Door, run, seed_node
 from weft import __version__
+from weft.api.bodies.fields import words_for
 from weft.api.errors import STATUS, Family, envelope, status_of, status_of_class
 from weft.api.openapi import describe
 from weft.api.routes import ROUTES, Route
@@ -148,6 +149,22 @@ def test_a_method_nobody_serves_is_refused_with_those_that_are(route: Route) -> 
         answer = await door("PATCH", path(route))
         assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
         assert route.method in answer.headers["allow"]
+        families = {other.family for other in ROUTES if other.path == route.path}
+        family = route.family if len(families) == 1 else Family.WEFT
+        assert set(answer.json()) - {"node_id"} == KEYS[family], "in the shape of its neighbours"
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("target", "family"),
+    [("/v2/nothing", Family.POOLS), ("/v2", Family.POOLS), ("/v2x", Family.WEFT), ("/nothing/v2", Family.WEFT)],
+)
+def test_a_path_nobody_serves_below_v2_is_refused_in_the_node_seed_s_shape(target: str, family: Family) -> None:
+    async def story(door: Door) -> None:
+        answer = await door("GET", target)
+        assert (answer.status_code, answer.json()["code"]) == (404, "ROUTE_NOT_FOUND")
+        assert set(answer.json()) - {"node_id"} == KEYS[family]
 
     run(story)
 
@@ -309,3 +326,47 @@ def test_a_bug_is_told_without_its_details_and_logged_with_them(monkeypatch: pyt
         assert "find-me" in door.log.getvalue()
 
     run(story)
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "field", "sentence"),
+    [
+        ("/register", {"id": "a"}, "zone", "zone: this field is required"),
+        ("/cluster", {"name": "c", "nodes": [{"node_id": 0}]}, "nodes[0].hostname", "this field is required"),
+        ("/regions", {"name": "r", "size_bytes": 1, "colour": "blue"}, "colour", "colour: there is no such field here"),
+        (
+            "/register",
+            {"id": "a b", "zone": "z", "addr": "h:1"},
+            "id",
+            "id: Expected 1 to 256 letters, digits, dots, dashes or underscores",
+        ),
+        (
+            "/register",
+            {"id": "a", "zone": "z", "addr": "h"},
+            "addr",
+            "addr: Expected host:port, with an IPv6 host in brackets",
+        ),
+    ],
+)
+def test_a_refusal_names_the_field_also_when_it_is_missing_or_nobody_knows_it_and_says_what_fits(
+    target: str, body: dict[str, Any], field: str, sentence: str
+) -> None:
+    async def story(door: Door) -> None:
+        answer = (await door("POST", target, body)).json()
+        assert sentence in answer.get("error", answer.get("detail"))
+        assert "fields" not in answer or answer["fields"]["field"] == field
+        assert "fields" in answer or field in answer["detail"]
+
+    run(story)
+
+
+def test_every_pattern_of_the_table_has_words_so_that_no_refusal_shows_one() -> None:
+    def patterns(part: Any) -> set[str]:
+        if isinstance(part, dict):
+            own = {part["pattern"]} if isinstance(part.get("pattern"), str) else set()
+            return own.union(*(patterns(one) for one in part.values()))
+        return set().union(*(patterns(one) for one in part)) if isinstance(part, list) else set()
+
+    found = patterns(describe(ROUTES, "any"))
+    assert len(found) > 5
+    assert {pattern for pattern in found if words_for(repr(pattern)) is None} == set()

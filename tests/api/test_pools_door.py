@@ -364,6 +364,42 @@ def test_a_node_that_comes_back_with_the_same_word_has_its_adapter_bound_again()
     cloud(story)
 
 
+def test_an_adapter_of_a_node_past_its_time_is_shown_to_nobody_before_any_sweep() -> None:
+    async def story(door: Door) -> None:
+        pool = {**SEED_BEAT["pools"][0], "url": "http://10.0.0.1:8081"}
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        await door.ok("POST", BEAT, {"pools": [pool]})
+        door.clock.advance(30_000)
+        assert len((await door.ok("GET", "/engines"))["engines"]) == 1
+        door.clock.advance(1)
+        assert (await door.ok("GET", "/engines"))["engines"] == []
+        assert (await listed(door))["gpu-node-1"]["bindings"] == []
+
+    cloud(story, limits=Limits(sweep_ms=3_600_000))
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["lost", "deregistered"])
+def test_an_adapter_is_unbound_with_its_node_and_bound_anew_only_by_its_next_word(is_told: bool) -> None:
+    async def story(door: Door) -> None:
+        pool = {**SEED_BEAT["pools"][0], "url": "http://10.0.0.1:8081"}
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        await door.ok("POST", BEAT, {"pools": [pool]})
+        (before,) = (await listed(door))["gpu-node-1"]["bindings"]
+        door.clock.advance(30_001)
+        if is_told:
+            assert (await door("DELETE", "/v2/nodes/gpu-node-1")).status_code == 204
+        else:
+            await door.coordinator.sweep.look()
+        assert '"adapter unbound"' in door.log.getvalue()
+        await door.ok("POST", "/v2/nodes/register", SEED_NODE)
+        assert (await listed(door))["gpu-node-1"]["bindings"] == [], "it came in, and said nothing of an engine yet"
+        await door.ok("POST", BEAT, {"pools": [pool]})
+        (after,) = (await listed(door))["gpu-node-1"]["bindings"]
+        assert after["bound_at"] > before["bound_at"]
+
+    cloud(story)
+
+
 def test_a_word_that_was_taken_before_is_refused_once_its_pool_is_registered_no_more() -> None:
     async def story(door: Door) -> None:
         await door.ok("POST", "/v2/nodes/register", SEED_NODE)

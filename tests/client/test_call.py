@@ -1,10 +1,13 @@
 """One call: the request it becomes, when it is made again, and which error it ends in."""
 
+import random
+
 import pytest
 
 from tests.client.fakes import FakeClock, ScriptedHttp, answer, perform, refusal, region_body
 from weft.api.errors import Family, envelope
 from weft.client.coordinator import Coordinator
+from weft.client.flow import run
 from weft.client.ports import Response
 from weft.model.errors import (
     CapacityExceeded,
@@ -39,6 +42,8 @@ def test_a_call_is_the_route_with_its_path_its_query_and_its_token() -> None:
         (answer({"detail": "no cluster", "code": "CLUSTER_NOT_FOUND"}, 404), ClusterNotFound, "no cluster"),
         (refusal("SOMETHING_NEWER", "of a later version", 409), Failed, "of a later version"),
         (Response(status=404, headers={}, body=b"<html>nginx</html>"), Failed, "no Weft coordinator"),
+        (Response(status=200, headers={}, body=b'{"name": "\xff"}'), Failed, "not what this version of Weft expects"),
+        (Response(status=404, headers={}, body=b'{"error": "\xff", "code": "X"}'), Failed, "no Weft coordinator"),
         (answer({"name": 1}), Failed, "not what this version of Weft expects"),
     ],
 )
@@ -83,6 +88,23 @@ def test_pauses_grow_and_end_with_the_patience() -> None:
     assert clock.slept_s[0] <= 0.05
     assert max(clock.slept_s) <= 2.0
     assert 8 <= len(http.requests) <= 20
+
+
+def test_no_two_callers_pause_in_step() -> None:
+    def pauses(chance: int) -> list[float]:
+        clock = FakeClock()
+        with pytest.raises(Unreachable):
+            run(
+                Coordinator(patience_s=10).region("x"),
+                ScriptedHttp(*[Unreachable("nobody") for _ in range(100)]),
+                clock,
+                random.Random(chance),
+            )
+        return clock.slept_s
+
+    first, other = pauses(1), pauses(2)
+    assert not set(first) & set(other)
+    assert all(0.5 * min(0.05 * 2**attempt, 2.0) <= pause_s for attempt, pause_s in enumerate(first))
 
 
 def test_what_cannot_be_mended_by_trying_is_raised_at_once() -> None:

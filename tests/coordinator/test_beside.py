@@ -1,7 +1,9 @@
 """What works beside a coordinator: the handoff watcher of the home profile, and tokens that change while it runs."""
 
+import hmac
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,6 +149,36 @@ def test_no_token_is_ever_written_into_the_log(world: TokenWorld) -> None:
     world.put("another secret token with spaces")
     world.file.look()
     assert not any("secret" in line for line in world.lines)
+
+
+class Watched(bytes):
+    """A header that notices when it is compared letter by letter, which takes longer the more of it is right."""
+
+    __hash__ = bytes.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("a token was compared with ==")
+
+
+@pytest.mark.parametrize("token", [b"good", b"fine", b"goof", b"xxxx", b"x"])
+def test_a_token_is_compared_in_constant_time_and_with_every_token_there_is(
+    monkeypatch: pytest.MonkeyPatch, token: bytes
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr("weft.serve.auth.hmac", SimpleNamespace(compare_digest=compare))
+    gate = Gate(("good", "fine"))
+    is_let_in = True
+    try:
+        gate.check(Watched(b"Bearer " + token))
+    except BadToken:
+        is_let_in = False
+    assert is_let_in is (token in (b"good", b"fine"))
+    assert len(compared) == (2 if is_let_in else 4), "each token once, and for a stranger each digest once more"
 
 
 def test_a_fingerprint_is_six_digits_of_the_digest() -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.worlds import Door, FakeClock, run
 from weft.coordinator.app import Limits
 from weft.coordinator.jobs import Jobs
+from weft.coordinator.observations import POOLS_PER_NODE_MAX, Observations
 from weft.core.placement import Candidate, JobNeeds, Strategy
 from weft.model.errors import PlacementNotFound
 from weft.model.ids import NodeId, PlacementId
@@ -430,6 +431,23 @@ def test_the_table_of_jobs_is_bounded_and_the_oldest_is_forgotten_first() -> Non
         jobs.find(PlacementId("x"), {})
     assert jobs.leaning("x") == (None, None)
     assert jobs.leaning("z") == ("a", None)
+
+
+def test_requests_are_remembered_up_to_a_bound() -> None:
+    jobs = Jobs(FakeClock(), jobs_max=2)
+    for name in "xyz":
+        jobs.note_request(name, jobs.keep_fixed(PlacementId(name), "default", "r0"))
+    assert [jobs.find_repeat(name) for name in "xyz"] == [None, "y", "z"]
+
+
+def test_a_node_that_describes_more_replicas_than_anybody_has_is_believed_the_first_of_them() -> None:
+    seen = Observations()
+    pools = [
+        PoolSnapshot(pool_id=f"p{number:05}", ready=True, slots_free=1, slots_total=1)
+        for number in range(POOLS_PER_NODE_MAX + 5)
+    ]
+    seen.see_pools(NodeId("a"), pools)
+    assert [pool_id for pool_id, _ in seen.pools_of(NodeId("a"))] == [one.pool_id for one in pools][:POOLS_PER_NODE_MAX]
 
 
 def test_ended_jobs_are_remembered_up_to_a_bound() -> None:

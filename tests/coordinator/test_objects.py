@@ -191,6 +191,25 @@ def test_the_list_comes_in_pages_in_order_of_hash() -> None:
     run(story)
 
 
+def test_what_is_short_of_copies_and_what_has_none_are_listed_apart_and_only_the_first_is_planned_for() -> None:
+    async def story(door: Door) -> None:
+        await door.ok("POST", "/cluster", {"name": "c"})
+        for one in (ONE, OTHER):
+            await register(door, one, rf=2)
+        for node in (StoreNode(door, "a", (ONE,)), StoreNode(door, "b")):
+            await node.ready()
+
+        async def listed(query: str) -> list[str]:
+            return [one["hash"] for one in (await door.ok("GET", f"/objects?{query}"))["objects"]]
+
+        assert await listed("absent=1") == [OTHER]
+        assert await listed("under_replicated=1") == [ONE]
+        assert await listed("under_replicated=1&absent=1") == [ONE, OTHER]
+        assert [copy.object_hash for copy in door.coordinator.healer.plan.copies] == [ONE]
+
+    run(story)
+
+
 def test_objects_are_there_after_a_restart_from_the_journal(tmp_path: Any) -> None:
     async def first(door: Door) -> None:
         (node,) = await cluster(door, "a")

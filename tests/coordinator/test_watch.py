@@ -113,6 +113,18 @@ def test_the_whole_log_in_order_with_every_event_of_a_batch() -> None:
     run(story)
 
 
+def test_a_stream_says_whose_it_is_and_where_the_log_stands_like_every_other_answer() -> None:
+    async def story(door: Door) -> None:
+        await found(door, 0)
+        answer = await door("GET", "/events?follow=0", weft_request_id="mine-1", x_correlation_id="wish-7")
+        assert answer.headers["x-correlation-id"] == "wish-7"
+        assert answer.headers["weft-request-id"] == "mine-1"
+        assert answer.headers["weft-position"] == "2"
+        assert (await door("GET", "/events?follow=0")).headers["x-correlation-id"] not in ("", "wish-7")
+
+    run(story)
+
+
 @pytest.mark.parametrize(
     ("since", "ids"),
     [

@@ -106,6 +106,13 @@ def test_normalised_weights_do_not_let_megabytes_outweigh_everything() -> None:
     assert choose(verdicts(seen, weights=normalised)) == "idle"
 
 
+def test_normalised_each_figure_counts_as_its_share_of_the_best_there_is() -> None:
+    seen = {"a": stats(0.5, 4000, 1, 20, 0.25), "b": stats(1.0, 8000, 4, 5, 0.5)}
+    normalised = Weights(w_cpu=1, w_ram=10, w_gpu=100, w_latency=1000, w_io=10_000, normalised=True)
+    scores = {verdict.node_id: verdict.score for verdict in verdicts(seen, weights=normalised)}
+    assert scores == {"a": 0.5 + 5 + 25 + 250 - 2500, "b": 1 + 10 + 100 + 1000 - 5000}
+
+
 figures = st.builds(stats, st.floats(0, 1), st.floats(0, 1e6), st.floats(0, 8), st.floats(0, 1e4), st.floats(0, 1))
 
 

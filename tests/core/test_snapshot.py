@@ -67,7 +67,9 @@ def test_a_snapshot_whose_rows_were_changed_is_refused() -> None:
         restore(forged)
 
 
-@pytest.mark.parametrize("body", [b"", b"\x80", b"not msgpack", snapshot_bytes(describe(lived().state))[:-1]])
+@pytest.mark.parametrize(
+    "body", [b"", b"\x80", b"not msgpack", b"\x81\xa1\xff\x00", snapshot_bytes(describe(lived().state))[:-1]]
+)
 def test_bytes_that_are_no_snapshot_are_refused(body: bytes) -> None:
     with pytest.raises(SnapshotDamaged):
         parse_snapshot(body, Position(3))

@@ -1,6 +1,8 @@
 """What waits has given up the GIL, ends by its deadline, is told through a descriptor, and has no thread of its own."""
 
 import asyncio
+import contextlib
+import gc
 import inspect
 import signal
 import threading
@@ -110,6 +112,31 @@ def test_what_is_awaited_when_its_endpoint_is_closed_ends(pair: Pair) -> None:
                 await asyncio.wait_for(one, 5)
 
     asyncio.run(story())
+
+
+def test_another_event_loop_is_told_through_the_same_descriptor_and_leaves_none_behind(pair: Pair) -> None:
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+    memory = bytearray(range(256)) * 100
+
+    async def story() -> None:
+        buffers = [bytearray(50) for _ in range(100)]
+        reads = [pair.to_owner.read(advert, buffer, offset=index) for index, buffer in enumerate(buffers)]
+        assert await asyncio.gather(*reads) == [50] * 100
+        assert all(buffer == memory[index : index + 50] for index, buffer in enumerate(buffers))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pair.to_owner.recv(bytearray(1), tag=9), 0.001)
+
+    def run() -> int:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(story())
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with pair.owner.register(memory) as registered:
+        advert = registered.advertise()
+        run()
+        before = run()
+        assert max(run() for _ in range(5)) <= before + 1
 
 
 async def _of(transfer: Transfer) -> int:

@@ -47,6 +47,13 @@ def test_bytes_that_are_no_batch_are_damage() -> None:
         unseal(b"\xc1nothing", Position(1))
 
 
+def test_bytes_with_a_text_that_is_none_are_damage() -> None:
+    body = seal(BATCH).body
+    at = body.index(b"publisher") + len(b"publisher") + 1
+    with pytest.raises(JournalDamaged):
+        unseal(body[:at] + b"\xff" + body[at + 1 :], Position(1))
+
+
 def test_a_batch_of_a_later_format_is_not_guessed_at() -> None:
     later = canonical_bytes(msgspec.structs.replace(BATCH, format=FORMAT + 1))
     with pytest.raises(JournalDamaged, match=f"format {FORMAT + 1}"):

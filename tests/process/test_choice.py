@@ -42,6 +42,13 @@ class Cluster:
         child = self.crew.start(name, str(PROGRAM), name, str(SIZE), environment={COORDINATOR: self.url, **settings})
         return Joined(child, child.line_with(f"member {name} ", DEADLINE_S).split()[2])
 
+    def node(self, name: str, objects: Path, **settings: str) -> Child:
+        """Starts a node that keeps objects and lends a little."""
+        arguments = ("--name", name, "--coordinator", self.url, "--objects", str(objects), "--lend", "8MiB")
+        child = self.crew.start(name, "-m", "weft.agent", *arguments, environment=settings)
+        child.line_with(f"weft node {name} ", DEADLINE_S)
+        return child
+
     def status(self) -> dict[str, Any]:
         """What `weft status --json` shows of every node."""
         command = [sys.executable, "-m", "weft.cli", "status", "--json", "--coordinator", self.url]
@@ -75,12 +82,16 @@ class Joined:
         """The lines of its log with this in them."""
         return [line for line in self.child.lines if line.startswith("log ") and part in line]
 
+    def says(self, part: str) -> None:
+        """Waits for a line of its log with this in it."""
+        settled(lambda: self.said(part), lambda: "\n".join(line[:400] for line in self.child.lines[-30:]))
 
-def settled(look: Callable[[], Any]) -> Any:
-    """What a look sees once it is true."""
+
+def settled(look: Callable[[], Any], tell: Callable[[], str] = lambda: "") -> Any:
+    """What a look sees once it is true; `tell` is for when it does not come."""
     ends_at = time.monotonic() + DEADLINE_S
     while not (seen := look()):
-        assert time.monotonic() < ends_at, "the condition did not come"
+        assert time.monotonic() < ends_at, f"the condition did not come\n{tell()}"
         time.sleep(0.05)
     return seen
 
@@ -157,20 +168,19 @@ def test_peers_follow_a_node_from_tcp_to_rdma_and_back_without_a_failed_transfer
     # Adapters are installed in both; the one registers it, and then the other.
     (tmp_path / "device").touch()
     other.ask("rdma")
-    settled(lambda: other.said("rdma not used with owner: owner registered none"))
+    other.says("rdma not used with owner: owner registered none")
     owner.ask("rdma")
     assert other.moves_more("owner", "rdma")["transport"] == "rdma"
     settled(lambda: (peers := cluster.status()["other"]["peers"]) and peers[0]["transport"] == "rdma")
 
     # It registers TCP again.
     owner.ask("tcp")
-    settled(lambda: other.said("rdma not used with owner: owner registered tcp after it"))
+    other.says("rdma not used with owner: owner registered tcp after it")
     assert other.moves_more("owner", "tcp")["transport"] == "tcp"
 
     # And RDMA once more, until its adapter is pulled out: it registers TCP by itself, and nobody waits for that.
     owner.ask("rdma")
     assert other.moves_more("owner", "rdma")["transport"] == "rdma"
-    (tmp_path / "device").unlink()
     owner.ask("pull")
     assert other.moves_more("owner", "tcp")["transport"] == "tcp"
     settled(lambda: cluster.api.endpoints().endpoints["owner"].transport_type == "tcp")
@@ -194,8 +204,39 @@ def test_a_peer_that_died_and_came_back_without_its_device_is_found_again_by_tcp
     back = cluster.join("owner", WEFT_TRANSPORT="tcp")
     record = cluster.api.endpoints().endpoints["owner"]
     assert (record.transport_type, record.rdma_qpn) == ("tcp", None), "the queue pair ended with the life it was of"
-    settled(lambda: other.said("is given up"))
+    other.says("is given up")
     assert other.ask(f"load owner {back.advert}") == "begun"
     way = other.moves_more("owner", "tcp")
     assert way["reasons"][-1] == "rdma not used with owner: owner registered none"
     assert other.ask("settled").endswith("0 failed []")
+
+
+def test_a_node_registers_tcp_again_when_its_adapter_is_pulled_out(
+    cluster: Cluster, slot: dict[str, str], tmp_path: Path
+) -> None:
+    del slot["WEFT_TRANSPORT"]
+    (tmp_path / "device").touch()
+    node = cluster.node("a", tmp_path / "objects", **slot)
+    assert cluster.api.endpoints().endpoints["a"].transport_type == "rdma"
+    (tmp_path / "device").unlink()
+    settled(lambda: cluster.api.endpoints().endpoints["a"].transport_type == "tcp")
+    assert node.line_with("memory is lent over TCP alone from now on: ", DEADLINE_S)
+
+
+def test_what_moves_between_nodes_is_said_and_shown_with_the_way_it_went(cluster: Cluster, tmp_path: Path) -> None:
+    content = secrets.token_bytes(3 << 20)
+    cluster.node("a", tmp_path / "a")
+    settled(lambda: cluster.api.ask(cluster.api.coordinator.objects(limit=1)).stores == 1)
+    name = cluster.api.put(content, replicas=2)
+    # The second node is given its copy by the first.
+    second = cluster.node("b", tmp_path / "b")
+    settled(lambda: len(cluster.api.objects.locate(name).replicas) == 2)
+    assert second.line_with("a is reached by tcp; ", DEADLINE_S)
+
+    def seen() -> Any:
+        peers = cluster.status()["b"]["peers"]
+        return peers and peers[0]["moved_bytes"].get("tcp", 0) >= len(content) and peers[0]
+
+    shown = settled(seen)
+    assert (shown["node_id"], shown["transport"]) == ("a", "tcp")
+    assert shown["reasons"][-1] == "rdma not used with a: b registered none"

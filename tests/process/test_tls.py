@@ -22,6 +22,8 @@ from weft.cli.failure import CommandFailed
 pytestmark = pytest.mark.process
 
 PLAIN = {"WEFT_TLS_CA": "", "WEFT_TLS_CERT": "", "WEFT_TLS_KEY": ""}
+# Processes of one machine would find that out, and reach each other past the network.
+APART = {"WEFT_TRANSPORT": "tcp"}
 
 
 def issued(directory: Path, *names: str) -> dict[str, str]:
@@ -99,11 +101,11 @@ class World:
 
 
 @contextlib.contextmanager
-def world(nodes_with: dict[str, str]) -> Iterator[World]:
+def world(nodes_with: dict[str, str], kept: dict[str, str] = APART) -> Iterator[World]:
     """Two nodes that keep objects and lend, reached only past an eavesdropper each."""
     secret = secrets.token_hex(32)
     with contextlib.ExitStack() as stack:
-        crew = stack.enter_context(Crew({"WEFT_SECRET": secret, **nodes_with}, without=OWN_SETTINGS))
+        crew = stack.enter_context(Crew({"WEFT_SECRET": secret, **kept, **nodes_with}, without=OWN_SETTINGS))
         url = start_coordinator(crew)
         nodes = [start_node(crew, name, url, 64 * MIB) for name in ("a", "b")]
         cluster = stack.enter_context(weft.connect(url, secret=secret, holder="tests"))
@@ -126,6 +128,14 @@ def test_pages_and_objects_move_between_machines_with_certificates_and_nobody_be
         assert not any(cluster.hears(content[start : start + 16]) for start in range(0, len(content), 64 * 1024))
         # A region's name, the wire's own mark at the head of a frame, and who speaks.
         assert not any(cluster.hears(word) for word in (b"secure", b"WEFT\x01", b"weft:a"))
+
+
+def test_neighbours_with_certificates_find_each_other_as_ever(tmp_path: Path) -> None:
+    with world(issued(tmp_path / "certificates", "a", "b"), kept={"WEFT_TRANSPORT": ""}) as cluster:
+        child = cluster.outcome("a secret", issued(tmp_path / "certificates", "c"))
+        assert child.line_with("put_and_get", DEADLINE_S) == "put_and_get: done"
+        assert child.line_with("write_and_fault", DEADLINE_S) == "write_and_fault: done"
+        assert not cluster.hears(hashlib.shake_256(b"a secret").digest(16))
 
 
 def test_the_same_without_certificates_is_in_the_clear() -> None:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import weft
 from weft.cli.demo.cluster import OWN_SETTINGS
 from weft.cli.demo.crew import Child, Crew
 from weft.dataplane.endpoint import Advert, Endpoint, Peer
-from weft.model.errors import Busy, Failed
+from weft.model.errors import Busy, Closed, Failed, TimedOut
 
 PARTNER = Path(__file__).parent / "programs" / "partner.py"
 SLICE = 1 << 20
@@ -229,3 +230,91 @@ def test_askers_that_stop_and_die_at_any_moment_touch_nothing_but_what_is_theirs
         for number in (1, 2, 4):
             found = set(memory[number * SLICE : (number + 1) * SLICE])
             assert found <= {number, 0xFF}, f"slice {number} has bytes of {found}"
+
+
+# Sends back what it receives, one after the other; what did not come or was not taken in time is given up.
+MIRROR = """
+import sys
+from weft.dataplane.endpoint import Endpoint
+from weft.model.errors import Failed
+with Endpoint.listen(secret=b"tests", name="mirror", transport=sys.argv[1]) as endpoint:
+    print("mirror", endpoint.metadata.hex(), flush=True)
+    peer = endpoint.accept(30_000)
+    while True:
+        buffer = bytearray(1 << 18)
+        try:
+            length = peer.recv(buffer, tag=1, timeout_ms=300).wait()
+            peer.send(memoryview(buffer)[:length], tag=2, timeout_ms=300).wait()
+        except Failed:
+            pass
+"""
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_what_is_sent_to_one_that_stops_at_any_moment_arrives_whole_in_order_and_once(
+    crew: Crew, chance: random.Random, transport: str
+) -> None:
+    child = crew.start("mirror", "-c", MIRROR, transport)
+    metadata = bytes.fromhex(child.line_with("mirror ", 30).split()[1])
+    over = threading.Event()
+
+    def disturb() -> None:
+        while not over.wait(chance.uniform(0.02, 0.2)):
+            stop(child)
+            time.sleep(chance.choice([0.005, 0.1, 0.5]))
+            child.process.send_signal(signal.SIGCONT)
+
+    with Endpoint.listen(secret=b"tests", transport=transport) as endpoint, endpoint.connect(metadata) as peer:
+        disturbing = threading.Thread(target=disturb)
+        sent: dict[int, bytes] = {}
+        last, whole, into, ends = -1, 0, bytearray(1 << 18), time.monotonic() + 5
+        disturbing.start()
+        try:
+            for number in range(100_000):
+                quiet = time.monotonic() > ends
+                if quiet:
+                    over.set()
+                    disturbing.join(10)
+                if whole >= 10 and quiet and last == number - 1:
+                    break
+                assert time.monotonic() < ends + 20, f"only {whole} came back"
+                sent[number] = struct.pack("<Q", number) + chance.randbytes(chance.choice([1, 5_000, 200_000]))
+                back = peer.recv(into, tag=2, timeout_ms=800)
+                started = time.monotonic()
+                with contextlib.suppress(Failed):
+                    peer.send(sent[number], tag=1, timeout_ms=400).wait()
+                with contextlib.suppress(Failed):
+                    length = back.wait()
+                    arrived = struct.unpack_from("<Q", into)[0]
+                    assert into[:length] == sent[arrived], f"{arrived} is not what was sent"
+                    assert arrived > last, f"{arrived} came after {last}"
+                    last, whole = arrived, whole + 1
+                assert time.monotonic() - started < 1.2 + SLACK_S
+        finally:
+            over.set()
+            disturbing.join(10)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_an_endpoint_whose_peer_is_stopped_closes_at_once_and_ends_what_was_under_way(
+    crew: Crew, transport: str
+) -> None:
+    child, metadata, advert = partner(crew, transport, "owner")
+    endpoint = Endpoint.listen(secret=b"tests", transport=transport)
+    peer = endpoint.connect(metadata)
+    peer.write_now(advert, bytes(SLICE))
+    registered = endpoint.register(bytearray(SLICE))
+    stop(child)
+    started = time.monotonic()
+    under_way = [peer.notify(b"hash"), peer.recv(bytearray(10)), peer.send(b"x")]
+    if transport == "tcp":
+        under_way += [peer.write(advert, bytes(SLICE)), peer.read(advert, bytearray(SLICE))]
+        with Endpoint.listen(secret=b"tests", transport=transport) as other, pytest.raises(TimedOut):
+            other.connect(metadata)
+    registered.release()
+    endpoint.close()
+    for transfer in under_way:
+        with pytest.raises(Closed):
+            transfer.wait()
+    assert time.monotonic() - started < 2 + 2 * SLACK_S, "a stopped peer held up whoever wanted to leave"
+    child.kill()

@@ -150,6 +150,7 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
                 "`weft join` on the coordinator's machine says where it is",
                 variable="WEFT_SECRET",
             )
+        near = os.environ.get("WEFT_TRANSPORT", "").strip() in ("", "ipc")
         lender = await asyncio.to_thread(
             Lender.listen,
             host=settings.listen_host,
@@ -159,14 +160,17 @@ def _listener(settings: NodeSettings, store: Store | None) -> Listen:
             secret=secret,
             name=settings.name,
             incarnation=incarnation,
+            near=near,
+            say=_remark,
         )
         rdma = await asyncio.to_thread(_lend_rdma, lender)
-        if os.environ.get("WEFT_TRANSPORT", "").strip() in ("", "ipc"):
+        if near:
             _lend_near(lender)
         if store is None:
-            return NativeMemory(lender, rdma=rdma)
+            return NativeMemory(lender, rdma=rdma, rdma_choice=config.rdma_choice(os.environ))
         mint = functools.partial(secrets.randbits, 64)
-        return NativeMemory(lender, NativeStock(store, lender, mint=mint, now_ms=_now_ms), rdma)
+        stock = NativeStock(store, lender, mint=mint, now_ms=_now_ms)
+        return NativeMemory(lender, stock, rdma, rdma_choice=config.rdma_choice(os.environ))
 
     return listen
 

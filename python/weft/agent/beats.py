@@ -16,10 +16,11 @@ from weft.agent.keeper import Keeper
 from weft.agent.memory import Memory
 from weft.agent.surveyor import Surveyor
 from weft.api.bodies.beat import BeatBody, BeatReply, ExtentReport, Observations, PeerReport
-from weft.client.coordinator import Coordinator, addresses
+from weft.client.coordinator import Coordinator, addresses, registered
 from weft.client.flow import Flow, run_async
 from weft.client.ports import AsyncClock, AsyncHttp, Chance
 from weft.model.ids import Generation, Incarnation, RegionId, spell_incarnation
+from weft.model.policy import ERROR_LENGTH_MAX
 
 T = TypeVar("T")
 
@@ -131,6 +132,7 @@ class Beats:
         if reply.endpoints_version != self._endpoints_version:
             listed = await self._asker.ask(self._coordinator.endpoints())
             self._surveyor.learn(addresses(listed, without=self._node_id))
+            self._memory.learn(registered(listed))
             self._endpoints_version = reply.endpoints_version
 
     def _body(self, wait_ms: int, word: Word | None) -> BeatBody:
@@ -147,14 +149,28 @@ class Beats:
                     ExtentReport(region_id=region_id, index=index, state=held.state, error=held.error)
                     for (region_id, index), held in self._holdings.states()
                 ],
-                peers=[
-                    PeerReport(node_id=peer.node_id, transport=peer.transport, rtt_us=peer.rtt_us, tier=peer.tier)
-                    for peer in self._surveyor.peers.reports()
-                ],
+                peers=self._peers(),
                 counters=dict(self._memory.counters()),
                 store=self._keeper.report(word) if self._keeper is not None and word is not None else None,
             ),
         )
+
+    def _peers(self) -> list[PeerReport]:
+        """How far every peer is, and of those this node moved bytes to or from, by what and how many."""
+        ways = {way.name: way for way in self._memory.ways()}
+        reports: list[PeerReport] = []
+        for peer in self._surveyor.peers.reports():
+            way = ways.get(peer.node_id)
+            report = PeerReport(
+                node_id=peer.node_id,
+                transport=peer.transport if way is None else way.transport,
+                rtt_us=peer.rtt_us,
+                tier=peer.tier,
+                moved_bytes={} if way is None else dict(way.moved_bytes),
+                reasons=[] if way is None else [reason[:ERROR_LENGTH_MAX] for reason in way.reasons],
+            )
+            reports.append(report)
+        return reports
 
     async def _changed_within(self, duration_s: float) -> None:
         nap = asyncio.ensure_future(self._clock.sleep(duration_s))

@@ -1,6 +1,7 @@
 """The engines of this machine: their handoff files, watched, and what a beat says of them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from weft.agent.cloud import CloudSettings
 from weft.api.bodies.pools import PoolBody
@@ -12,6 +13,7 @@ from weft.handoff import EnginePools, HandoffDirectory, HandoffFile, process_is_
 class Engines:
     """Watches the handoff files of one node. `changed` is called when a beat would say something new of them.
 
+    `remark` is told of a file that cannot be read.
     `read` says what the files say now; it is the directory of the settings unless something else is handed in.
     """
 
@@ -21,10 +23,14 @@ class Engines:
         *,
         changed: Callable[[], None],
         clock: AsyncClock,
+        remark: Callable[[str], None],
         is_alive: Callable[[int], bool] = process_is_alive,
         read: Callable[[], list[HandoffFile]] | None = None,
     ) -> None:
-        self._read = read or HandoffDirectory(settings.runtime_dir).look
+        def refuse(path: Path, why: str) -> None:
+            remark(f"handoff file {path} is not read, so its engine is given no work: {why}")
+
+        self._read = read or HandoffDirectory(settings.runtime_dir, refuse).look
         self._pools = EnginePools(settings.pool_ids)
         self._interval_s = settings.watch_interval_ms / 1_000
         self._changed = changed

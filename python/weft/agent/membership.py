@@ -47,7 +47,7 @@ def join(
     if settings.cloud is not None and settings.cloud.registers:
         yield from coordinator.register_pools(_registration(settings, settings.cloud))
         yield from _begin_life(coordinator, settings, new_life)
-        yield from _publish(coordinator, settings, port, rdma)
+        yield from publish(coordinator, settings, port, rdma)
         return fresh
     try:
         yield from coordinator.join(
@@ -64,7 +64,7 @@ def join(
     except NodeExists:
         fresh = False
         yield from _begin_life(coordinator, settings, new_life)
-    yield from _publish(coordinator, settings, port, rdma)
+    yield from publish(coordinator, settings, port, rdma)
     return fresh
 
 
@@ -76,7 +76,7 @@ def leave(coordinator: Coordinator, settings: NodeSettings, patience_s: float) -
         yield from coordinator.leave(settings.name, patience_s)
 
 
-def _publish(coordinator: Coordinator, settings: NodeSettings, port: int, rdma: RdmaRecord | None) -> Flow[None]:
+def publish(coordinator: Coordinator, settings: NodeSettings, port: int, rdma: RdmaRecord | None) -> Flow[None]:
     """Says where the memory is. What is said last is preferred, and what was said before stays the way back."""
     yield from coordinator.register_endpoint(settings.name, settings.host, port)
     if rdma is not None:

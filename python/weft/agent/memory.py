@@ -5,11 +5,15 @@ memory does without.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from weft.agent.stock import Stock
-from weft.dataplane import Lender, PeerDistance, RdmaRecord
+from weft.dataplane import Lender, PeerDistance, RdmaRecord, Registered, WayReport, prepare_rdma
+from weft.dataplane.rdma import OFF
+from weft.model.errors import NotSupported
+from weft.model.policy import RDMA_LOOK_MS, WAYS_LOOK_MS
 
 
 class Memory(Protocol):
@@ -46,6 +50,23 @@ class Memory(Protocol):
         """What was served so far."""
         ...
 
+    def learn(self, records: Mapping[str, Registered]) -> None:
+        """What every node registered."""
+        ...
+
+    def ways(self) -> Sequence[WayReport]:
+        """How the nodes are reached that this one has to do with."""
+        ...
+
+    @property
+    def looks_for_rdma(self) -> bool:
+        """Whether a device may come or go, so that `find_rdma` is worth asking."""
+        ...
+
+    async def find_rdma(self) -> tuple[RdmaRecord | None, str]:
+        """What is to be published of its RDMA now, and what happened to the device, if anything did."""
+        ...
+
     async def measure(self, host: str, port: int) -> PeerDistance:
         """How far a peer is."""
         ...
@@ -62,10 +83,14 @@ Listen = Callable[[bytes, int], Awaitable[Memory]]
 class NativeMemory:
     """The native server, each waiting call in a thread."""
 
-    def __init__(self, lender: Lender, stock: Stock | None = None, rdma: RdmaRecord | None = None) -> None:
+    def __init__(
+        self, lender: Lender, stock: Stock | None = None, rdma: RdmaRecord | None = None, *, rdma_choice: str = OFF
+    ) -> None:
         self._lender = lender
         self._stock = stock
         self._rdma = rdma
+        self._rdma_choice = rdma_choice
+        self._looks = 0
 
     @property
     def port(self) -> int:
@@ -97,6 +122,37 @@ class NativeMemory:
     def counters(self) -> Mapping[str, int]:
         """What was served so far."""
         return self._lender.counters()
+
+    def learn(self, records: Mapping[str, Registered]) -> None:
+        """What every node registered."""
+        self._lender.learn(records)
+
+    def ways(self) -> Sequence[WayReport]:
+        """How the nodes are reached that this one has to do with."""
+        return self._lender.ways()
+
+    @property
+    def looks_for_rdma(self) -> bool:
+        """Whether a device may come or go."""
+        return self._rdma_choice != OFF
+
+    async def find_rdma(self) -> tuple[RdmaRecord | None, str]:
+        """The device as it is now: given up where it is lost, taken into use where there is one again."""
+        return await asyncio.to_thread(self._find_rdma)
+
+    def _find_rdma(self) -> tuple[RdmaRecord | None, str]:
+        self._lender.tend()
+        if (trouble := self._lender.rdma_trouble) is not None:
+            self._lender.drop_rdma()
+            self._rdma = None
+            return None, f"memory is lent over TCP alone from now on: {trouble}"
+        self._looks += 1
+        if self._rdma is not None or self._looks % max(1, RDMA_LOOK_MS // WAYS_LOOK_MS):
+            return self._rdma, ""
+        with contextlib.suppress(NotSupported):
+            if prepare_rdma(self._rdma_choice).device is not None:
+                self._rdma = self._lender.lend_rdma()
+        return self._rdma, "memory is lent over RDMA too from now on" if self._rdma is not None else ""
 
     async def measure(self, host: str, port: int) -> PeerDistance:
         """How far a peer is."""

@@ -15,7 +15,7 @@ from weft.agent.carrier import Carrier
 from weft.agent.engines import Engines
 from weft.agent.holdings import Holdings
 from weft.agent.keeper import Keeper
-from weft.agent.membership import find_or_found, join, leave
+from weft.agent.membership import find_or_found, join, leave, publish
 from weft.agent.memory import Listen, Memory
 from weft.agent.outlet import Outlet
 from weft.agent.settings import NodeSettings
@@ -28,7 +28,7 @@ from weft.config import join_address
 from weft.dataplane import RdmaRecord
 from weft.model.errors import ClusterNotFound, NodeNotFound, Unauthorized, WeftError
 from weft.model.ids import Incarnation, NodeId
-from weft.model.policy import DRAIN_MS_MAX
+from weft.model.policy import DRAIN_MS_MAX, WAYS_LOOK_MS
 
 T = TypeVar("T")
 
@@ -173,6 +173,7 @@ class Node:
         """Everything that goes on side by side during a life."""
         keeping = [keeper.keep_errands(), keeper.keep_scrubbing()] if keeper is not None else []
         looking = [engines.keep_looking()] if engines is not None else []
+        looking += [self._keep_rdma(memory)] if memory.looks_for_rdma else []
         return [
             *keeping,
             *looking,
@@ -213,7 +214,9 @@ class Node:
         """Who watches this machine's engines, in the cloud profile; at home the coordinator does."""
         if self._settings.cloud is None:
             return None
-        return self._watch_engines(self._settings.cloud, changed=carrier.changed.set, clock=self._clock)
+        return self._watch_engines(
+            self._settings.cloud, changed=carrier.changed.set, clock=self._clock, remark=self._outlet.remark
+        )
 
     def _keeper(self, memory: Memory, carrier: Carrier, surveyor: Surveyor) -> Keeper | None:
         """Who keeps objects, on a node that does."""
@@ -260,6 +263,19 @@ class Node:
                     raise _AnotherClusterError
                 self._recovered()
                 self._announce(port)
+
+    async def _keep_rdma(self, memory: Memory) -> None:
+        """Registers what comes of this machine's RDMA device: peers come over to it, and leave it, by the record."""
+        while True:
+            await self._clock.sleep(WAYS_LOOK_MS / 1_000)
+            record, happened = await memory.find_rdma()
+            if record == self._rdma:
+                continue
+            self._rdma = record
+            self._outlet.remark(happened)
+            # Removed meanwhile, it registers with what there is when it joins again.
+            with contextlib.suppress(ClusterNotFound, NodeNotFound):
+                await self._insist(lambda: publish(self._coordinator, self._settings, memory.port, self._rdma))
 
     async def _join_again(self, port: int) -> None:
         """Come back with this life. Where it is gone again in the meantime, the next beat is told so."""

@@ -93,8 +93,7 @@ class NativeStock:
             lender,
             Transfers[Ticket](
                 store,
-                Staging(lender, mint),
-                incarnation=lender.incarnation,
+                Staging(lender.slots(), mint),
                 now_ms=now_ms,
                 stored=self._stored,
                 found_corrupt=self._found_corrupt,

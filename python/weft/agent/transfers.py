@@ -77,14 +77,12 @@ class Transfers(Generic[Whom]):
         store: Store,
         staging: Staging,
         *,
-        incarnation: int,
         now_ms: Callable[[], int],
         stored: Callable[[ObjectHash], None],
         found_corrupt: Callable[[ObjectHash], None],
     ) -> None:
         self._store = store
         self._staging = staging
-        self._incarnation = incarnation
         self._now_ms = now_ms
         self._stored = stored
         self._found_corrupt = found_corrupt
@@ -157,7 +155,7 @@ class Transfers(Generic[Whom]):
         try:
             if isinstance(request, Offer):
                 draft = self._store.begin(request.object_hash, size_bytes)
-            grant = slot.open(sender, size_bytes, write=draft is not None, now_ms=self._now_ms())
+            advert = slot.open(size_bytes, write=draft is not None)
         except BaseException:
             if draft is not None:
                 draft.discard()
@@ -173,9 +171,8 @@ class Transfers(Generic[Whom]):
         return Granted(
             transfer_id=transfer_id,
             size_bytes=size_bytes,
-            region_id=slot.region_id,
-            incarnation=self._incarnation,
-            grant=grant,
+            slot=slot.name,
+            advert=advert,
         )
 
     def _go_on(self, sender: str, request: Chunk | Commit | Stage | Finish) -> Answer:

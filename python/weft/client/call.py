@@ -161,7 +161,7 @@ def parse(call: Call[T], response: Response) -> T:
         return cast("T", None)
     try:
         return msgspec.json.decode(response.body, type=call.reply)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Failed(
             f"the answer to {call.route.method} {call.route.path} is not what this version of Weft expects; "
             "is that a Weft coordinator, and of this version?"
@@ -183,7 +183,7 @@ def refusal(response: Response) -> WeftError:
     """The error a refusal stands for. What is no envelope of ours came from something in between."""
     try:
         envelope = msgspec.json.decode(response.body, type=_Envelope)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         envelope = _Envelope()
     sentence = envelope.error or envelope.detail or envelope.message
     if envelope.code is None or sentence is None:

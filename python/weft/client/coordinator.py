@@ -36,6 +36,8 @@ from weft.api.bodies.region import (
 from weft.api.bodies.storage import Done
 from weft.client.call import Call, perform
 from weft.client.flow import Flow, Pause, now
+from weft.dataplane.choice import Registered
+from weft.dataplane.rdma import RdmaRecord
 from weft.model.errors import BadArgument, RegionExists, RegionNotFound, RegionNotReady, TimedOut
 from weft.model.policy import ATTACH_MS_MAX, OBJECT_LIST_MAX, REQUEST_MS_MAX, reserve_ms_max
 
@@ -317,3 +319,25 @@ def addresses_of(endpoints: dict[str, Any], *, without: str | None = None) -> li
         for node_id, endpoint in endpoints.items()
         if node_id != without and endpoint.tcp_addr is not None and endpoint.tcp_port is not None
     ]
+
+
+def registered(listed: EndpointList) -> dict[str, Registered]:
+    """The records of those that can be dialled, as the choice of a transport wants them."""
+    records: dict[str, Registered] = {}
+    for node_id, one in listed.endpoints.items():
+        if one.tcp_addr is None or one.tcp_port is None:
+            continue
+        rdma = None
+        if one.rdma_qpn is not None and one.rdma_gid is not None:
+            rdma = RdmaRecord(
+                queue_pair=one.rdma_qpn, lid=one.rdma_lid or 0, gid=one.rdma_gid, packet_sequence=one.rdma_psn or 0
+            )
+        records[node_id] = Registered(
+            name=node_id,
+            host=one.tcp_addr,
+            port=one.tcp_port,
+            rdma=rdma,
+            prefers=one.transport_type,
+            version=one.version,
+        )
+    return records

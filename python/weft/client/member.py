@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from weft.api.bodies.beat import BeatBody, Observations, PeerReport
-from weft.api.bodies.cluster import EndpointList, NodeBody
-from weft.client.coordinator import Coordinator
+from weft.api.bodies.cluster import NodeBody
+from weft.client.coordinator import Coordinator, registered
 from weft.client.endpoint import ways_asked
 from weft.client.flow import Flow
 from weft.config import is_loopback, rdma_choice, route_from
@@ -68,6 +68,7 @@ class Member:
         self._host = host
         self._rdma_choice = rdma
         self._rdma: RdmaRecord | None = None
+        self._published: RdmaRecord | None = None
         self._registering = threading.Lock()
         self._cluster_id = endpoint.cluster_id.hex()
         self._generation = 0
@@ -113,7 +114,7 @@ class Member:
             record = self.endpoint.use_rdma()
             assert record is not None, "a device is in use"
             self._rdma = record
-            self._ask(lambda: _publish_rdma(self._coordinator, self.name, record))
+            self._publish()
             return record
 
     def drop_rdma(self, why: str = "it was asked to") -> None:
@@ -177,6 +178,7 @@ class Member:
         yield from coordinator.register_endpoint(self.name, self._host, port)
         if self._rdma is not None:
             yield from _publish_rdma(coordinator, self.name, self._rdma)
+        self._published = self._rdma
 
     def _take_up_rdma(self) -> bool:
         """Takes a device into use, where there is one and it may be."""
@@ -191,11 +193,20 @@ class Member:
     def _give_up_rdma(self, why: str) -> None:
         with self._registering:
             self._rdma = None
-            had = self.endpoint.drop_rdma()
-            if had:
+            if self.endpoint.drop_rdma():
                 _log.warning("%s gives RDMA up: %s", self.name, why)
-                _, port = self.endpoint.address
-                self._ask(lambda: self._coordinator.register_endpoint(self.name, self._host, port))
+            self._publish()
+
+    def _publish(self) -> None:
+        """Registers what there is now, where the record says something else. Raises what asking raises."""
+        record, (_, port) = self._rdma, self.endpoint.address
+        if record == self._published:
+            return
+        if record is None:
+            self._ask(lambda: self._coordinator.register_endpoint(self.name, self._host, port))
+        else:
+            self._ask(lambda: _publish_rdma(self._coordinator, self.name, record))
+        self._published = record
 
     def _learn(self) -> None:
         """Takes in what is registered now."""
@@ -210,21 +221,26 @@ class Member:
             except IncarnationRetired as error:
                 _log.error("%s is another process's name now; what was chosen stays: %s", self.name, error)
                 return
-            except (NodeNotFound, ClusterNotFound):
-                if not self._stopped.is_set():
-                    self._stopped.wait(pause_s)
-                    with contextlib.suppress(WeftError):
-                        self._come_in(new_life=True)
             except WeftError as error:
                 if not self._stopped.is_set():
                     _log.info("%s beat in vain: %s", self.name, error)
                     self._stopped.wait(pause_s)
                     pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
+            except Exception:
+                # A defect: it is in the log, and the cluster does not miss this member because of it.
+                _log.exception("a beat of %s failed", self.name)
+                self._stopped.wait(_PAUSE_LONGEST_S)
             else:
                 wait_ms, pause_s = _BEAT_WAIT_MS, _PAUSE_FIRST_S
 
     def _beat(self, wait_ms: int) -> None:
-        reply = self._ask(lambda: self._coordinator.beat(self.name, self._body(wait_ms), _PATIENCE_S))
+        try:
+            reply = self._ask(lambda: self._coordinator.beat(self.name, self._body(wait_ms), _PATIENCE_S))
+        except (NodeNotFound, ClusterNotFound):
+            if not self._stopped.wait(_PAUSE_FIRST_S):
+                # Removed, or the coordinator forgot everybody: this life comes back.
+                self._come_in(new_life=True)
+            return
         if reply.cluster_id != self._cluster_id:
             raise IncarnationRetired("the coordinator keeps another cluster; join that one", node_id=self.name)
         self._generation = reply.generation
@@ -253,6 +269,8 @@ class Member:
                 self._ways.tend()
             except WeftError as error:
                 _log.info("%s could not look after its ways: %s", self.name, error)
+            except Exception:
+                _log.exception("%s could not look after its ways", self.name)
             if since_look_ms >= RDMA_LOOK_MS:
                 since_look_ms = 0
 
@@ -260,10 +278,12 @@ class Member:
         """Gives up a device that is lost, and looks now and then whether there is one."""
         if (trouble := self.endpoint.rdma_trouble) is not None:
             self._give_up_rdma(trouble)
-        elif look and self._rdma is None:
-            with self._registering:
-                if self._take_up_rdma() and (record := self._rdma) is not None:
-                    self._ask(lambda: _publish_rdma(self._coordinator, self.name, record))
+            return
+        with self._registering:
+            if look:
+                self._take_up_rdma()
+            # Also what could not be said when it happened.
+            self._publish()
 
 
 def join(cluster: "Cluster", name: str, *, host: str | None, port: int) -> Member:
@@ -291,28 +311,6 @@ def join(cluster: "Cluster", name: str, *, host: str | None, port: int) -> Membe
         endpoint.close()
         raise
     return member
-
-
-def registered(listed: EndpointList) -> dict[str, Registered]:
-    """The records of those that can be dialled, as the choice of a transport wants them."""
-    records: dict[str, Registered] = {}
-    for node_id, one in listed.endpoints.items():
-        if one.tcp_addr is None or one.tcp_port is None:
-            continue
-        rdma = None
-        if one.rdma_qpn is not None and one.rdma_gid is not None:
-            rdma = RdmaRecord(
-                queue_pair=one.rdma_qpn, lid=one.rdma_lid or 0, gid=one.rdma_gid, packet_sequence=one.rdma_psn or 0
-            )
-        records[node_id] = Registered(
-            name=node_id,
-            host=one.tcp_addr,
-            port=one.tcp_port,
-            rdma=rdma,
-            prefers=one.transport_type,
-            version=one.version,
-        )
-    return records
 
 
 def _publish_rdma(coordinator: Coordinator, name: str, record: RdmaRecord) -> Flow[None]:

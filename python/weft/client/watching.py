@@ -54,7 +54,7 @@ class Watching:
                 continue
             try:
                 event = decode_event(fields[b"data"])
-            except (msgspec.MsgspecError, InvalidField) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, InvalidField) as error:
                 raise Failed("an event of the stream is not one this version of Weft knows") from error
             self.since = fields.get(b"id", b"").decode("latin-1") or self.since
             yield event

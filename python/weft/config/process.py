@@ -262,6 +262,11 @@ def find_secret(env: Mapping[str, str], directory: Path | None = None) -> bytes 
         return None
     except OSError as error:
         raise Misconfigured(f"cannot read {path}: {error.strerror}", variable="WEFT_DATA_DIR") from error
+    except UnicodeDecodeError as error:
+        raise Misconfigured(
+            f"{path} is no text; a secret is a line of letters, such as `openssl rand -hex 32` prints",
+            variable="WEFT_DATA_DIR",
+        ) from error
     if stat.S_IMODE(mode) & 0o077:
         raise Misconfigured(f"others can read {path}; run: chmod 600 {path}", variable="WEFT_DATA_DIR")
     if not text:

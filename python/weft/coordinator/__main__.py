@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import uvloop
@@ -250,8 +251,13 @@ def _work_beside(settings: CoordinatorSettings, coordinator: Coordinator, log: L
         loop.add_signal_handler(signal.SIGHUP, lambda: tokens.look(always=True))
         tasks.append(asyncio.create_task(tokens.keep_looking(), name="tokens"))
     if not settings.profile.cloud:
-        directory, interval_ms = HandoffDirectory(settings.profile.runtime_dir), settings.profile.watch_interval_ms
-        watch = HandoffWatch(directory, coordinator.bindings, process_is_alive, interval_ms)
+
+        def refuse(path: Path, why: str) -> None:
+            log.warning("a handoff file is not read", path=str(path), reason=why)
+
+        directory, interval_ms = settings.profile.runtime_dir, settings.profile.watch_interval_ms
+        engines = HandoffDirectory(directory, refuse)
+        watch = HandoffWatch(engines, coordinator.bindings, process_is_alive, interval_ms)
         tasks.append(asyncio.create_task(watch.keep_looking(), name="handoffs"))
     return tasks
 

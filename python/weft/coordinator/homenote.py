@@ -48,7 +48,7 @@ class HomeNote:
             home = _decoder.decode(await self._journal.last_note())
             if home.layer == self._layer and await self._digest_at(home.position) == home.digest:
                 return home.position
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return Position(0)
         except JournalFailed as error:
             self._log.warning("how far others shipped could not be read", code=error.code, reason=error.message)

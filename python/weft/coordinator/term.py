@@ -206,5 +206,5 @@ def _parse(sign: bytes) -> Pulse | None:
     """A pulse, or None for one of another version: it differs from the last all the same."""
     try:
         return _decoder.decode(sign)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -131,7 +131,7 @@ def parse_snapshot(body: bytes, position: Position) -> Snapshot:
     """A snapshot from its bytes. Raises `SnapshotDamaged` when they are not one of this format at this position."""
     try:
         snapshot = _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SnapshotDamaged(f"the snapshot at position {position} cannot be read", position=position) from error
     if snapshot.format != FORMAT or snapshot.position != position:
         raise SnapshotDamaged(

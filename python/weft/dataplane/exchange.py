@@ -71,13 +71,12 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
 
 
 class Granted(msgspec.Struct, frozen=True, kw_only=True, tag="granted"):
-    """A slot of memory at the node that answers, and the right to reach it. `size_bytes` is the object's size there."""
+    """A slot at the node that answers, and an advert of it. `size_bytes` is the object's size there."""
 
     transfer_id: int
     size_bytes: int
-    region_id: str
-    incarnation: int
-    grant: bytes
+    slot: str
+    advert: bytes
 
 
 class Staged(msgspec.Struct, frozen=True, kw_only=True, tag="staged"):
@@ -114,7 +113,7 @@ def decode_request(payload: bytes) -> Request:
     """A request as it arrived. Raises `BadFrame` when it is none."""
     try:
         request: Request = _requests.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadFrame(f"this is no request about an object: {error}") from error
     return request
 
@@ -123,7 +122,7 @@ def decode_answer(payload: bytes) -> Held | Granted | Staged | Done:
     """An answer as it arrived. Raises what the other side refused with, and `BadFrame` when it is no answer."""
     try:
         answer: Answer = _answers.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadFrame(f"this is no answer about an object: {error}") from error
     if isinstance(answer, Refused):
         raise from_code(answer.code, answer.message)

@@ -84,12 +84,12 @@ class Holder:
             return False
         slot = _expect(answer, Granted)
         with self._transfer(slot):
-            extent = _extent(slot)
+            room = Advert(slot.advert)
             buffer = memoryview(bytearray(min(size_bytes, CHUNK_BYTES)))
             for index in range(chunk_count(size_bytes)):
                 chunk = buffer[: chunk_size(size_bytes, index)]
                 source.read_chunk(index, chunk)
-                self._peer.write_now(extent, chunk)
+                self._peer.write_now(room, chunk)
                 digest = hashlib.sha256(chunk).digest()
                 self._done(Chunk(transfer_id=slot.transfer_id, index=index, digest=digest))
             self._done(Commit(transfer_id=slot.transfer_id), size_bytes)
@@ -112,7 +112,7 @@ class Holder:
         with self._transfer(slot):
             if slot.size_bytes != size_bytes:
                 raise self._lies(object_hash, f"offers {slot.size_bytes} bytes for an object of {size_bytes}")
-            extent = _extent(slot)
+            room = Advert(slot.advert)
             whole = hashlib.sha256()
             buffer = memoryview(bytearray(min(size_bytes, CHUNK_BYTES)))
             for index in range(chunk_count(size_bytes)):
@@ -122,7 +122,7 @@ class Holder:
                 staged = _expect(self._ask(Stage(transfer_id=slot.transfer_id, index=index)), Staged)
                 if staged.size_bytes != len(chunk):
                     raise self._lies(object_hash, f"staged {staged.size_bytes} bytes of a chunk of {len(chunk)}")
-                self._peer.read_now(extent, chunk)
+                self._peer.read_now(room, chunk)
                 if hashlib.sha256(chunk).digest() != staged.digest:
                     raise self._lies(object_hash, f"sent other bytes of chunk {index} than it said")
                 whole.update(chunk)
@@ -171,10 +171,6 @@ def persistently(work: Callable[[], Kind], attempts_max: int = ATTEMPTS_MAX) -> 
         with contextlib.suppress(Disconnected):
             return work()
     return work()
-
-
-def _extent(slot: Granted) -> Advert:
-    return Advert.of_extent(slot.region_id, 0, slot.incarnation, CHUNK_BYTES, slot.grant)
 
 
 def _expect(answer: object, kind: type[Kind]) -> Kind:

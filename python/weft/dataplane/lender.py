@@ -4,22 +4,26 @@ A node is an endpoint like any other, which keeps its peers' messages for whoeve
 nothing here waits on a peer except `measure` and `dial`.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from msgspec import Struct
-from typing_extensions import Buffer
 
 from weft import _native
 from weft._native import Server
+from weft.dataplane.choice import Registered
 from weft.dataplane.endpoint import Endpoint
 from weft.dataplane.holder import Holder
 from weft.dataplane.rdma import RdmaRecord
-from weft.model.attachment import Mode, Right
-from weft.model.grant import Grant, grant_key, mint
-from weft.model.ids import ClusterId, Generation, RegionId
+from weft.dataplane.slots import Slots
+from weft.dataplane.ways import PeerDistance, WayReport, Ways
 from weft.model.policy import CONNECT_MS_MAX, SPIN_US_MAX
+
+_log = logging.getLogger(__name__)
+
+_NOT_NEAR: Final = "WEFT_TRANSPORT leaves it out"
 
 
 class HeldExtent(Struct, frozen=True, kw_only=True):
@@ -29,13 +33,6 @@ class HeldExtent(Struct, frozen=True, kw_only=True):
     index: int
     size_bytes: int
     generation: int
-
-
-class PeerDistance(Struct, frozen=True, kw_only=True):
-    """How far a peer is: the best round trip of a few, and the tier it falls into."""
-
-    rtt_us: float
-    tier: str
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -54,10 +51,13 @@ class Lender:
     it returns, so a large extent takes a while.
     """
 
-    def __init__(self, endpoint: Endpoint, server: Server, *, secret: bytes) -> None:
+    def __init__(
+        self, endpoint: Endpoint, server: Server, *, near: bool = True, say: Callable[[str], None] = _log.info
+    ) -> None:
         self._endpoint = endpoint
         self._server = server
-        self._grant_key = grant_key(secret)
+        own = Registered(name=endpoint.name, host=server.host, port=server.port)
+        self._ways = Ways(endpoint, own, unfit={} if near else {"ipc": _NOT_NEAR}, say=say)
 
     @classmethod
     def listen(
@@ -71,8 +71,14 @@ class Lender:
         name: str,
         incarnation: int,
         congestion: str | None = None,
+        near: bool = True,
+        say: Callable[[str], None] = _log.info,
     ) -> Self:
-        """Listens on the first free port of the range. Raises Unreachable naming the range when none is free."""
+        """Listens on the first free port of the range. Raises Unreachable naming the range when none is free.
+
+        `near` says whether objects may go to and from processes of this machine without a network. `say` hears which
+        way is taken to each peer, and why.
+        """
         native = _native.Endpoint(
             host=host,
             port_first=port_first,
@@ -86,10 +92,11 @@ class Lender:
             connect_timeout_ms=CONNECT_MS_MAX,
             # Lent over RDMA only when `lend_rdma` is asked to.
             rdma=False,
+            ipc=near,
             inbox=True,
         )
         endpoint = Endpoint(native, name=name, incarnation=incarnation, cluster_id=cluster_id)
-        return cls(endpoint, Server(native), secret=secret)
+        return cls(endpoint, Server(native), near=near, say=say)
 
     @property
     def host(self) -> str:
@@ -148,29 +155,9 @@ class Lender:
         rtt_us, tier = self._endpoint.measure(host, port, timeout_ms)
         return PeerDistance(rtt_us=rtt_us, tier=tier)
 
-    def grant(self, region_id: str, generation: int, holder: str, *, write: bool, expires_at_ms: int) -> bytes:
-        """The right to reach memory of this machine that no region of the cluster is made of, such as a staging slot.
-
-        Whoever holds the cluster's secret can mint one; what keeps regions apart is that nobody else mints for them.
-        """
-        sealed = Grant(
-            cluster_id=ClusterId(self._endpoint.cluster_id),
-            region_id=RegionId(region_id),
-            generation=Generation(generation),
-            mode=Mode.EXCLUSIVE if write else Mode.READ,
-            rights=Right.READ | Right.WRITE if write else Right.READ,
-            holder=holder,
-            expires_at_ms=expires_at_ms,
-        )
-        return mint(sealed, self._grant_key)
-
-    def read_extent(self, region_id: str, index: int, offset: int, into: Buffer) -> int:
-        """Copies from an extent held here, without the network."""
-        return self._server.read_extent(region_id, index, offset, into)
-
-    def write_extent(self, region_id: str, index: int, offset: int, data: Buffer) -> int:
-        """Copies into an extent held here, without the network."""
-        return self._server.write_extent(region_id, index, offset, data)
+    def slots(self) -> Slots:
+        """Memory of this machine that no region of the cluster is made of, for objects that come and go."""
+        return Slots(self._endpoint)
 
     def receive(self, timeout_ms: int) -> Message | None:
         """The next message of any peer, or None when none came in time."""
@@ -194,8 +181,31 @@ class Lender:
         return self._endpoint.incarnation
 
     def dial(self, node_id: str, host: str, port: int) -> Holder:
-        """Another node's store, as this node reaches it."""
+        """Another node's store, as this node reaches it: by what both registered, where that is known."""
+        if self._ways.knows(node_id, host, port):
+            return Holder(self._ways.connect(node_id), node_id)
         return Holder.dial(self._endpoint, node_id, host, port)
+
+    def learn(self, records: Mapping[str, Registered]) -> None:
+        """What is registered now, this node's own record with it."""
+        self._ways.learn(records)
+
+    def tend(self) -> None:
+        """Turns the ways whose records have changed, and tries again what broke."""
+        self._ways.tend()
+
+    def ways(self) -> list[WayReport]:
+        """How the nodes are reached that this one connected to, and how much moved."""
+        return self._ways.reports()
+
+    def drop_rdma(self) -> bool:
+        """Lends over TCP alone from now on; nothing fails of it. Whether there was a device."""
+        return self._endpoint.drop_rdma()
+
+    @property
+    def rdma_trouble(self) -> str | None:
+        """Why the device in use is of no use any more; None while it works, or without one."""
+        return self._endpoint.rdma_trouble
 
     def close(self) -> None:
         """Stops listening, ends the connections and gives all memory back. Closing twice is harmless."""

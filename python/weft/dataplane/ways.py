@@ -12,23 +12,29 @@ and the way to the life that ended is given up.
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
 from weft.dataplane.choice import Choice, Registered, choose
 from weft.dataplane.endpoint import Endpoint, Peer
-from weft.dataplane.lender import PeerDistance
 from weft.dataplane.rdma import report_rdma
 from weft.model.errors import EndpointNotFound, ExtentLost, Unreachable, WeftError
 
 _log = logging.getLogger(__name__)
 
 
+class PeerDistance(Struct, frozen=True, kw_only=True):
+    """How far a peer is: the best round trip of a few, and the tier it falls into."""
+
+    rtt_us: float
+    tier: str
+
+
 class WayReport(Struct, frozen=True, kw_only=True):
     """The way to one peer as it is: which transport, how much moved over each, and why not a better one.
 
-    Where there are several ways to one node, the newest speaks for all, and what moved is of those that are still open.
+    Where there are several ways to one node, the newest speaks for all; what moved is of all that ever were.
     """
 
     name: str
@@ -52,9 +58,23 @@ class _Way:
 class Ways:
     """The ways of one endpoint. For any thread; choosing goes on in one at a time."""
 
-    def __init__(self, endpoint: Endpoint, own: Registered, *, only: str | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        own: Registered,
+        *,
+        only: str | None = None,
+        unfit: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = _log.info,
+    ) -> None:
+        """`only` keeps to one transport; `unfit` are those that cannot carry what this endpoint moves, and why."""
         self._endpoint = endpoint
         self._only = only
+        self._unfit = unfit or {}
+        self._say = say
+        self._said: dict[str, str] = {}
+        self._past: dict[str, dict[str, int]] = {}
+        self._last: dict[str, _Way] = {}
         self._lock = threading.Lock()
         self._turning = threading.Lock()
         self._own = own
@@ -65,11 +85,14 @@ class Ways:
         """What is registered now, this endpoint's own record with it. `tend` acts on it."""
         with self._lock:
             self._records = records
+            for name in [name for name in self._past if name not in records]:
+                del self._past[name], self._last[name]
             self._own = records.get(self._own.name, self._own)
 
-    def knows(self, name: str) -> bool:
-        """Whether a node of this name registered where it listens."""
-        return name in self._records
+    def knows(self, name: str, host: str | None = None, port: int | None = None) -> bool:
+        """Whether a node of this name registered where it listens, and that this is there."""
+        record = self._records.get(name)
+        return record is not None and (host is None or (record.host, record.port) == (host, port))
 
     def peer(self, name: str, *, timeout_ms: int | None = None) -> Peer:
         """The way to a node, connected and chosen. Raises `EndpointNotFound`, and what connecting raises."""
@@ -79,14 +102,12 @@ class Ways:
             # Another thread may have connected meanwhile.
             if (known := self._current(name)) is not None:
                 return known
-            record = self._records.get(name)
-            if record is None:
-                raise EndpointNotFound(f"no endpoint is registered for node {name}", node_id=name)
-            peer = self._endpoint.connect((record.host, record.port), timeout_ms=timeout_ms, plainly=True)
-            if peer.name != name:
-                peer.close()
-                raise Unreachable(f"{peer.name} answers where {name} is registered, at {record.host}:{record.port}")
-            return self._keep(peer)
+            return self._connect(name, timeout_ms)
+
+    def connect(self, name: str, *, timeout_ms: int | None = None) -> Peer:
+        """As `peer`, and always a way of its own: for whoever closes it when done. Raises as `peer`."""
+        with self._turning:
+            return self._connect(name, timeout_ms)
 
     def accept(self, timeout_ms: int) -> Peer | None:
         """The next peer that connected here, on the best way back. None when none did in time."""
@@ -96,10 +117,21 @@ class Ways:
         with self._turning:
             return self._keep(peer)
 
+    def _connect(self, name: str, timeout_ms: int | None) -> Peer:
+        record = self._records.get(name)
+        if record is None:
+            raise EndpointNotFound(f"no endpoint is registered for node {name}", node_id=name)
+        peer = self._endpoint.connect((record.host, record.port), timeout_ms=timeout_ms, plainly=True)
+        if peer.name != name:
+            peer.close()
+            raise Unreachable(f"{peer.name} answers where {name} is registered, at {record.host}:{record.port}")
+        return self._keep(peer)
+
     def tend(self) -> None:
         """Turns the peers whose records have changed, and tries again what broke. Waits for peers, each for a while."""
-        for sentence in (report_rdma() or {}).get("said", ()):
-            _log.info("%s", sentence)
+        # Each lane says it for itself.
+        for sentence in dict.fromkeys((report_rdma() or {}).get("said", ())):
+            self._say(sentence)
         for name in list(self._ways):
             with self._turning:
                 for way in self._open(name):
@@ -107,22 +139,31 @@ class Ways:
 
     def reports(self) -> list[WayReport]:
         """Every peer that is registered, with all ways to it in one."""
-        return [
-            WayReport(
+        reports: list[WayReport] = []
+        for name in sorted({*self._ways, *self._last}):
+            ways = self._open(name)
+            newest = ways[-1] if ways else self._last.get(name)
+            if newest is None or not self.knows(name):
+                continue
+            report = WayReport(
                 name=name,
-                transport=ways[-1].peer.transport,
-                moved_bytes=_added(way.peer.moved_bytes for way in ways),
-                reasons=_reasons(ways[-1]),
-                distance=next((way.distance for way in ways if way.distance is not None), None),
+                transport=newest.peer.transport,
+                moved_bytes=_added([self._past.get(name, {}), *(way.peer.moved_bytes for way in ways)]),
+                reasons=_reasons(newest),
+                distance=next((way.distance for way in (*ways, newest) if way.distance is not None), None),
             )
-            for name in sorted(self._ways)
-            if self.knows(name) and (ways := self._open(name))
-        ]
+            reports.append(report)
+        return reports
 
     def _open(self, name: str) -> list[_Way]:
         """The ways to a name that nobody gave up."""
         with self._lock:
-            left = [way for way in self._ways.get(name, ()) if not way.peer.is_closed]
+            ways = self._ways.get(name, [])
+            left = [way for way in ways if not way.peer.is_closed]
+            for way in ways:
+                if way.peer.is_closed:
+                    self._past[name] = _added((self._past.get(name, {}), way.peer.moved_bytes))
+                    self._last[name] = way
             if left:
                 self._ways[name] = left
             else:
@@ -156,7 +197,7 @@ class Ways:
             self._try_again(way)
         elif way.trouble is not None:
             way.trouble = None
-            _log.info("%s is reached by %s again", way.peer.name, way.peer.transport)
+            self._say(f"{way.peer.name} is reached by {way.peer.transport} again")
         if theirs is not None and way.distance is None and not way.peer.is_closed:
             try:
                 rtt_us, tier = self._endpoint.measure(theirs.host, theirs.port)
@@ -166,7 +207,7 @@ class Ways:
 
     def _turn(self, way: _Way, ours: Registered, theirs: Registered, *, met_now: bool) -> None:
         """Has a peer go by what is best now, which is what worked."""
-        peer, failed = way.peer, dict[str, str]()
+        peer, failed = way.peer, dict(self._unfit)
         before = way.chosen_for
         while True:
             choice = choose(ours, theirs, peer.meeting, only=self._only, failed=failed)
@@ -175,7 +216,7 @@ class Ways:
             try:
                 peer.take_way(choice.transport, expected=theirs.rdma if choice.transport == "rdma" else None)
             except ExtentLost:
-                _log.info("%s is another process by now; connect to it again", peer.name)
+                self._say(f"{peer.name} is another process by now; connect to it again")
                 peer.close()
                 return
             except WeftError as error:
@@ -189,9 +230,13 @@ class Ways:
         way.chosen_for, way.trouble = (ours, theirs), None
         if before is not None and before[1] != theirs:
             way.distance = None
-        if before is None or choice != way.choice:
-            _log.info("%s (%s:%d)", choice, *peer.address)
         way.choice = choice
+        host, port = peer.address
+        sentence = f"{choice} ({host}:{port})"
+        if self._said.get(peer.name) != sentence:
+            # Once for each peer, however often somebody connects to it.
+            self._said[peer.name] = sentence
+            self._say(sentence)
 
     def _look_whether_left(self, way: _Way, theirs: Registered) -> None:
         """Its node is registered elsewhere by now: mostly because the process that was here ended."""
@@ -199,8 +244,8 @@ class Ways:
         try:
             peer.take_way("tcp")
         except WeftError:
-            where = f"{theirs.host}:{theirs.port}"
-            _log.info("%s is registered at %s now; the way to %s:%d is given up", peer.name, where, *peer.address)
+            now, before = f"{theirs.host}:{theirs.port}", f"{peer.address[0]}:{peer.address[1]}"
+            self._say(f"{peer.name} is registered at {now} now; the way to {before} is given up")
             peer.close()
 
     def _stays(self, way: _Way, choice: Choice, ours: Registered, theirs: Registered) -> bool:
@@ -215,10 +260,10 @@ class Ways:
         peer = way.peer
         if way.trouble is None:
             way.trouble = peer.trouble or "its last lane did not come up"
-            _log.warning("%s not used with %s for now, %s is: %s", peer.wanted, peer.name, peer.transport, way.trouble)
+            self._say(f"{peer.wanted} not used with {peer.name} for now, {peer.transport} is: {way.trouble}")
         if peer.retry_way():
             way.trouble = None
-            _log.info("%s is reached by %s again", peer.name, peer.transport)
+            self._say(f"{peer.name} is reached by {peer.transport} again")
 
 
 def _reasons(way: _Way) -> tuple[str, ...]:

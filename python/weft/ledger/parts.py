@@ -92,7 +92,7 @@ class PartTray:
         position = Position(envelope.sequence)
         try:
             piece = _decoder.decode(envelope.payload)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _damaged(position, "cannot be read") from error
         if not 0 <= piece.index < piece.count:
             raise _damaged(position, f"is number {piece.index} of {piece.count}")

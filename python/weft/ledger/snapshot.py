@@ -86,7 +86,7 @@ def join_pieces(opened: Sequence[Envelope]) -> Snapshot:
     for envelope in opened:
         try:
             piece = _decoder.decode(envelope.payload)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _damaged(position, "has a piece that cannot be read") from error
         if envelope.kind is not Kind.SNAPSHOT or envelope.sequence != position:
             raise _damaged(position, "is mixed with something else")

@@ -65,7 +65,7 @@ def unseal(body: bytes, position: Position, digest: Digest | None = None) -> Sea
     """
     try:
         batch = _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JournalDamaged(f"the batch at position {position} cannot be read", position=position) from error
     if batch.format != FORMAT:
         raise JournalDamaged(

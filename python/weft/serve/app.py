@@ -154,6 +154,8 @@ class _Door:
                 body = self._encode(reply)
         except WeftError as error:
             request_id = request_id or self._own_id(given)
+            if operation == "unrouted":
+                family = self._table.family_near(scope["path"])
             status, media_type, extra = status_of(error, family), JSON, _error_headers(error)
             if isinstance(error, Unauthorized):
                 self._log.warning(

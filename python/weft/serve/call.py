@@ -8,12 +8,20 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import Receive
 
+from weft.api.bodies.fields import words_for
 from weft.model.errors import BodyTooLarge, Disconnected, InvalidField, MalformedJson, TimedOut
 from weft.model.ids import RequestId
 from weft.model.policy import COUNT_MAX
 
 AT_LEAST: Final = "at_least"
 """What every read accepts beside its own query."""
+
+_MATCHING: Final = "Expected `str` matching regex "
+_OF_A_WHOLE_OBJECT: Final = {
+    "Object missing required field `": "this field is required",
+    "Object contains unknown field `": "there is no such field here",
+}
+"""What the decoder says of an object where it means a field of it, and what we say of the field."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -187,7 +195,16 @@ def take_at_least(fields: dict[str, str]) -> int | None:
 
 
 def invalid_field(error: msgspec.ValidationError) -> InvalidField:
-    """What is wrong and where, from "Expected `int`, got `str` - at `$.nodes[0].cpu_count`"."""
+    """What is wrong and where, from "Expected `int`, got `str` - at `$.nodes[0].cpu_count`".
+
+    A field that is missing, or that nobody knows, is named by its object and itself, like one that is wrong.
+    """
     what, _, where = str(error).partition(" - at `")
     field = where.rstrip("`").removeprefix("$").removeprefix(".")
+    for said, meant in _OF_A_WHOLE_OBJECT.items():
+        if what.startswith(said):
+            name = what.removeprefix(said).rstrip("`")
+            field, what = f"{field}.{name}" if field else name, meant
+    if what.startswith(_MATCHING) and (words := words_for(what.removeprefix(_MATCHING))) is not None:
+        what = f"Expected {words}"
     return InvalidField(f"{field}: {what}" if field else what, field=field)

@@ -9,9 +9,13 @@ from urllib.parse import unquote
 
 import msgspec
 
+from weft.api.errors import Family
 from weft.api.routes import Route
 from weft.model.errors import MethodNotAllowed, RouteNotFound
 from weft.serve.call import Handler
+
+_POOLS_SEGMENT: Final = "v2"
+"""What every path of the node seed begins with, and no other seed's."""
 
 
 class Bound:
@@ -80,6 +84,18 @@ class RouteTable:
                 if bound is not None and bound.route.any_key and (parameters := template.match(segments)) is not None:
                     return bound, parameters
         raise RouteNotFound(f"nothing is served at {path}")
+
+    def family_near(self, path: str) -> Family:
+        """In whose shape a request that no route answers is refused: that of its neighbours, where they have one."""
+        segments = path.split("/")
+        if segments[1:2] == [_POOLS_SEGMENT]:
+            return Family.POOLS
+        by_methods = [self._plain.get(path, {})]
+        by_methods += [
+            one.by_method for one in self._templates.get(len(segments), {}).values() if one.match(segments) is not None
+        ]
+        families = {bound.route.family for by_method in by_methods for bound in by_method.values()}
+        return families.pop() if len(families) == 1 else Family.WEFT
 
     @staticmethod
     def _choose(by_method: dict[str, Bound], method: str, path: str) -> Bound:

@@ -7,11 +7,11 @@ of the region is; releasing the last extent of a region forgets the gate. It che
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from weft.agent.stock import Stock
-from weft.dataplane import PeerDistance, RdmaRecord
+from weft.dataplane import PeerDistance, RdmaRecord, Registered, WayReport
 from weft.model.errors import Busy, Closed, ExtentLost, NoMemory, StaleGeneration, Unreachable
 from weft.model.grant import Grant, grant_key, verify
 from weft.testing.clock import ProcessClock
@@ -110,6 +110,22 @@ class LenderDouble:
         self.held.pop((region_id, index), None)
         if not any(held == region_id for held, _ in self.held):
             self.gates.pop(region_id, None)
+
+    def learn(self, records: Mapping[str, Registered]) -> None:
+        """What every node registered: there is nothing here to choose among."""
+
+    def ways(self) -> Sequence[WayReport]:
+        """No bytes move."""
+        return ()
+
+    @property
+    def looks_for_rdma(self) -> bool:
+        """There is no device."""
+        return False
+
+    async def find_rdma(self) -> tuple[RdmaRecord | None, str]:
+        """What was published stays."""
+        return self.rdma, ""
 
     def counters(self) -> Mapping[str, int]:
         """What was served so far."""

@@ -56,9 +56,9 @@ fn random() -> Result<u64, String> {
 }
 
 /// What WEFT_TLS_CA, WEFT_TLS_CERT and WEFT_TLS_KEY name; all of them or none.
-fn tls() -> Result<Option<Arc<Tls>>, String> {
+fn tls(value_of: impl Fn(&str) -> String) -> Result<Option<Arc<Tls>>, String> {
     let variables = [TlsPart::Authority, TlsPart::Certificate, TlsPart::Key].map(TlsPart::variable);
-    let paths = variables.map(|variable| std::env::var(variable).unwrap_or_default());
+    let paths = variables.map(value_of);
     if paths.iter().all(String::is_empty) {
         return Ok(None);
     }
@@ -119,7 +119,7 @@ impl Engine {
             connect: ConnectOptions::default(),
             now_ms,
             ipc,
-            tls: tls()?,
+            tls: tls(|variable| std::env::var(variable).unwrap_or_default())?,
         };
         let endpoint = Endpoint::start(config).map_err(|error| format!("the endpoint cannot listen: {error}"))?;
         Ok(Self {
@@ -284,4 +284,22 @@ impl Drop for Conn {
 
 fn deadline(bytes: u64) -> Instant {
     Instant::now() + Duration::from_millis(TRANSFER_MS + bytes / SLOWEST_BYTES_PER_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_of_tls_that_is_missing_or_names_no_file_is_named() {
+        assert!(tls(|_| String::new()).is_ok_and(|tls| tls.is_none()));
+        let said = |set: &'static [&str]| {
+            tls(move |variable| if set.contains(&variable) { "/no/such/file".to_owned() } else { String::new() })
+                .expect_err("it should be refused")
+        };
+        assert!(said(&["WEFT_TLS_CA", "WEFT_TLS_KEY"]).starts_with("WEFT_TLS_CA: cannot read /no/such/file"));
+        assert!(said(&["WEFT_TLS_CERT", "WEFT_TLS_KEY"]).starts_with("WEFT_TLS_CA is not set; TLS needs"));
+        let all = said(&["WEFT_TLS_CA", "WEFT_TLS_CERT", "WEFT_TLS_KEY"]);
+        assert!(all.starts_with("WEFT_TLS_CA: cannot read"), "{all}");
+    }
 }

@@ -13,10 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use weft_transport::{
-    ConnectOptions, Driven, Finished, Identity, Outcome, Patience, Payload, PeerIdentity, Spin, Submission, TcpDriven,
-    TransportError,
+    ConnectOptions, Driven, Finished, Identity, Outcome, Patience, Payload, PeerIdentity, Spin, Step, Submission,
+    TcpDriven, TransportError,
 };
-use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, OPENING_BYTES, Word, encode_opening};
+use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, Word, open_request};
 
 use crate::Failure;
 use crate::asking::Asking;
@@ -29,8 +29,6 @@ pub(crate) const WAITED_LANES_MAX: usize = 4;
 const WAITED_PIECES_MAX: usize = 4;
 /// What one request of a waiting call carries.
 const WAITED_PIECE_BYTES: u64 = 64 << 20;
-/// How long one sleep may last before the deadline is looked at again.
-const SLEEP_SLICE: Duration = Duration::from_millis(50);
 /// Times a call is repeated because what came or arrived was damaged.
 const DAMAGED_ATTEMPTS_MAX: u32 = 4;
 /// Times a piece is asked again because its lane's right to write was fenced off by a younger lane of the same link.
@@ -322,13 +320,7 @@ impl Link {
 
     /// What opens an advert on a lane of this link, under `epoch`.
     pub fn opening(&self, id: u64, advert: &Advert, epoch: u64) -> Submission {
-        let mut header = Header::new(Kind::Open, 0);
-        header.offset = advert.index().into();
-        header.tag = advert.incarnation;
-        let mut payload = Vec::with_capacity(OPENING_BYTES + advert.grant.len());
-        payload.extend_from_slice(&encode_opening(self.writer, epoch));
-        payload.extend_from_slice(&advert.grant);
-        header.length = payload.len() as u64;
+        let (header, payload) = open_request(advert.index(), advert.incarnation, self.writer, epoch, &advert.grant);
         Submission { id, header, ranges: no_ranges(), payload: Payload::Owned(payload), into: Vec::new() }
     }
 
@@ -592,29 +584,16 @@ fn drive(
     finished: &mut Vec<Finished>,
     deadline: Instant,
 ) -> Result<(), TransportError> {
-    if driven.advance(finished)? {
+    let moved = spin.wait(deadline, |step| match step {
+        Step::Look => driven.advance(finished),
+        Step::Sleep(slice) => driven.advance_sleeping(finished, slice),
+    })?;
+    if moved {
         return Ok(());
     }
-    let started = Instant::now();
-    let allowance = spin.allowance(started);
-    let mut now = started;
-    loop {
-        let moved = if now.duration_since(started) < allowance {
-            driven.advance(finished)?
-        } else {
-            driven.advance_sleeping(finished, SLEEP_SLICE.min(deadline.saturating_duration_since(now)))?
-        };
-        if moved {
-            spin.waited(started.elapsed());
-            return Ok(());
-        }
-        now = Instant::now();
-        if now >= deadline {
-            let peer = driven.peer().name.clone();
-            driven.close();
-            return Err(TransportError::TimedOut { peer, doing: "waiting for an answer" });
-        }
-    }
+    let peer = driven.peer().name.clone();
+    driven.close();
+    Err(TransportError::TimedOut { peer, doing: "waiting for an answer" })
 }
 
 /// The options for a connection that must be up by `deadline`.

@@ -230,6 +230,8 @@ fn a_lender_that_hands_nothing_over_any_more_is_read_over_tcp() {
     lending.near.close();
     assert_eq!(reader.read(handle, 0, 10).unwrap(), b"still here");
     assert_eq!(reader.counted(), (10, 1));
+    assert_eq!(reader.read(handle, 0, 10).unwrap(), b"still here");
+    assert_eq!(reader.counted(), (10, 1), "it is not looked for where it is not");
     until(|| views() == 0);
     let mut later = Reader::meet("closing", lending.server.address());
     let handle = later.open(1, Mode::Read, MINUTE_MS);

@@ -270,3 +270,32 @@ fn a_waiting_write_of_more_than_a_frame_asks_first_and_reads_do_not() {
     pair.other.move_now(&pair.to_owner, Direction::Read, &parts, soon()).unwrap();
     assert_eq!(reads() - before, 4, "a read that fails leaves nobody's memory half written but its caller's own");
 }
+
+/// Memory that neighbours map is read and written without the kernel; what they were refused they reach no more.
+#[test]
+fn an_advert_of_mapped_memory_that_was_withdrawn_leaves_nothing_written() {
+    let pair = pair_with(true);
+    let lent: Vec<_> = (0..4).map(|_| pair.owner.allocate(64 << 10).unwrap()).collect();
+    let (registrations, adverts): (Vec<u64>, Vec<Arc<Advert>>) = lent
+        .iter()
+        .map(|mapping| {
+            let registration = pair.owner.memory().register(mapping.span()).unwrap();
+            let lasts = Duration::from_secs(60);
+            (registration, Arc::new(pair.owner.advertise(registration, 0, 64 << 10, true, lasts).unwrap()))
+        })
+        .unzip();
+    let mut zeros = vec![vec![0; 64 << 10]; 4];
+    let parts: Vec<Part> = adverts.iter().zip(&mut zeros).map(|(advert, bytes)| part(advert, 0, bytes)).collect();
+    for _ in 0..4 {
+        pair.other.move_now(&pair.to_owner, Direction::Write, &parts, soon()).unwrap();
+        pair.other.move_now(&pair.to_owner, Direction::Read, &parts, soon()).unwrap();
+        ended(&pair.other.post(&pair.to_owner, Direction::Write, &parts, soon()).unwrap());
+    }
+    pair.owner.release(registrations[2]).unwrap();
+    assert_eq!(refused(&pair, &adverts, 64 << 10), "extent_lost");
+    for mapping in &lent {
+        let mut content = vec![1; 64 << 10];
+        mapping.span().copy_to(&mut content);
+        assert!(content.iter().all(|byte| *byte == 0), "it was written to");
+    }
+}

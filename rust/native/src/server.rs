@@ -7,12 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use weft_engine::Endpoint as Engine;
-use weft_sys::memory::Span;
-use weft_transport::{Extent, Ticket};
+use weft_transport::Ticket;
 use weft_verbs::{EndpointRecord, gid_text};
-use weft_wire::{Code, Range, Refusal};
+use weft_wire::{Code, Refusal};
 
-use crate::buffer::Held;
 use crate::endpoint::Endpoint;
 use crate::errors;
 use crate::rdma;
@@ -133,37 +131,6 @@ impl Server {
         Ok(())
     }
 
-    fn read_extent(
-        &self,
-        py: Python<'_>,
-        region_id: &str,
-        index: u32,
-        offset: u64,
-        into: &Bound<'_, PyAny>,
-    ) -> PyResult<usize> {
-        let held = Held::writable(into)?;
-        let target = held.span();
-        let (_extent, part) = self.part(region_id, index, offset, target.len())?;
-        py.detach(|| part.copy_span_to(target));
-        Ok(target.len())
-    }
-
-    fn write_extent(
-        &self,
-        py: Python<'_>,
-        region_id: &str,
-        index: u32,
-        offset: u64,
-        data: &Bound<'_, PyAny>,
-    ) -> PyResult<usize> {
-        let held = Held::readable(data)?;
-        let source = held.span();
-        let (extent, part) = self.part(region_id, index, offset, source.len())?;
-        extent.mark_written(Range { offset, length: source.len() as u64 });
-        py.detach(|| source.copy_span_to(part));
-        Ok(source.len())
-    }
-
     fn close(&self, py: Python<'_>) {
         self.closed.store(true, Ordering::Release);
         self.endpoint.get().close(py);
@@ -180,20 +147,6 @@ fn ticket((event_loop, connection, request): PyTicket) -> Ticket {
 }
 
 impl Server {
-    /// An extent of this server and the memory of one range of it.
-    fn part(&self, region_id: &str, index: u32, offset: u64, len: usize) -> PyResult<(Arc<Extent>, Span)> {
-        self.check_open()?;
-        let extent = self.engine.server().store().find(region_id, index).ok_or_else(|| {
-            errors::raise("extent_lost", &format!("extent {index} of region {region_id} is not held here"), &[])
-        })?;
-        if len == 0 {
-            return Err(errors::argument("the buffer is empty"));
-        }
-        let range = Range { offset, length: len as u64 };
-        let part = extent.part(range).map_err(|refusal| errors::refusal(&refusal))?;
-        Ok((extent, part))
-    }
-
     fn check_open(&self) -> PyResult<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(errors::raise("closed", "the server was closed", &[]));

@@ -8,7 +8,7 @@ use pyo3::types::PyBytes;
 use weft_sys::memory::Span;
 use weft_transport::{Lane, Request, Taken, TcpxLane, TcpxOptions, TransportError};
 use weft_unpack::{Block, BlockError, Ends, Fragment, Order, PAGE_BYTES, Slot};
-use weft_wire::{Flags, Header, Kind, encode_opening};
+use weft_wire::{Flags, Header, Kind, open_request};
 
 use crate::buffer::Held;
 use crate::connection::{connect_options, deadline, identity, resolve};
@@ -105,13 +105,18 @@ impl BounceConnection {
         py.detach(|| work(&mut self.lane())).map_err(|error| errors::transport(&error))
     }
 
-    fn opened(&self, py: Python<'_>, header: Header, grant: &[u8], timeout_ms: u64) -> PyResult<(u64, u64)> {
+    fn opened(
+        &self,
+        py: Python<'_>,
+        index: u32,
+        incarnation: u64,
+        grant: &[u8],
+        timeout_ms: u64,
+    ) -> PyResult<(u64, u64)> {
         let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-        let writer = encode_opening(0, 0);
-        let length = (writer.len() + grant.len()) as u64;
+        let (header, payload) = open_request(index, incarnation, 0, 0, grant);
         self.with(py, |lane| {
-            let payload = [Span::of_const(&writer), Span::of_const(grant)];
-            lane.post(Request { header: Header { length, ..header }, ranges: &[], payload: &payload }, deadline)?;
+            lane.post(Request { header, ranges: &[], payload: &[Span::of_const(&payload)] }, deadline)?;
             let reply = lane.begin(&[], deadline)?;
             Ok((reply.header.handle, reply.header.offset))
         })
@@ -187,14 +192,13 @@ impl BounceConnection {
         incarnation: u64,
         timeout_ms: u64,
     ) -> PyResult<(u64, u64)> {
-        let header = Header { offset: index.into(), tag: incarnation, ..Header::new(Kind::Open, 0) };
-        self.opened(py, header, grant, timeout_ms)
+        self.opened(py, index, incarnation, grant, timeout_ms)
     }
 
     #[pyo3(signature = (advert, timeout_ms=5000))]
     fn open_advert(&self, py: Python<'_>, advert: &Advert, timeout_ms: u64) -> PyResult<(u64, u64)> {
-        let header = Header { tag: advert.right.incarnation, ..Header::new(Kind::Open, 0) };
-        self.opened(py, header, &advert.right.grant, timeout_ms)
+        let right = &advert.right;
+        self.opened(py, right.index(), right.incarnation, &right.grant, timeout_ms)
     }
 
     #[pyo3(signature = (handle, offset, into, timeout_ms=None))]

@@ -1,4 +1,4 @@
-//! One connection as its driver sees it.
+//! One connection as its waiter sees it.
 //!
 //! A lane has one driver at a time and answers in the order of posting: independence comes from having several lanes, not
 //! from reordering within one. What if an answer is late? The driver's deadline passes and the lane is broken: the answer

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_sys::memory::Span;
-use weft_wire::{
-    Code, Flags, Header, Kind, OPENING_BYTES, PAYLOAD_BYTES_MAX, RANGES_MAX, Range, encode_opening, total_bytes,
-};
+use weft_wire::{Code, Flags, Header, Kind, PAYLOAD_BYTES_MAX, RANGES_MAX, Range, open_request, total_bytes};
 
+use crate::book::zero;
 use crate::patience::Patience;
 use crate::tcp::{ConnectOptions, TcpLane};
 use crate::{Identity, Lane, PeerIdentity, Reply, Request, TransportError, Upgrade};
@@ -407,17 +406,10 @@ impl Peer {
     fn open_now(&mut self, index: usize, deadline: Instant) -> Result<(u64, u64), TransportError> {
         self.ensure_lane(deadline)?;
         let opening = &self.openings[index];
-        let mut header = Header::new(Kind::Open, 0);
-        header.offset = opening.extent.into();
-        header.tag = opening.incarnation;
-        header.length = (OPENING_BYTES + opening.grant.len()) as u64;
-        let writer = encode_opening(self.writer, self.epoch);
-        let grant = Arc::clone(&opening.grant);
+        let (header, payload) =
+            open_request(opening.extent, opening.incarnation, self.writer, self.epoch, &opening.grant);
         let lane = self.lane.as_deref_mut().expect("ensured above");
-        lane.post(
-            Request { header, ranges: &[], payload: &[Span::of_const(&writer), Span::of_const(&grant)] },
-            deadline,
-        )?;
+        lane.post(Request { header, ranges: &[], payload: &[Span::of_const(&payload)] }, deadline)?;
         let Reply { header, .. } = lane.begin(&[], deadline)?;
         self.openings[index].handle = Some(header.handle);
         Ok((header.handle, header.offset))
@@ -488,17 +480,6 @@ pub(crate) fn complete(
         });
     }
     lane.fill(&batch.spans, reply.filled, wanted, deadline).map(|_| ())
-}
-
-/// Writes zeros over all of it: what a peer says when it sends no bytes.
-pub fn zero(span: Span) {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let mut done = 0;
-    while done < span.len() {
-        let len = (span.len() - done).min(ZEROS.len());
-        span.part(done, len).expect("within the span").copy_from(&ZEROS[..len]);
-        done += len;
-    }
 }
 
 /// Cuts `ranges` and the memory beside them into frames' worth.

@@ -19,6 +19,18 @@ const VAIN_MAX: u32 = 2;
 /// Waits slept at once before a spin is tried again.
 const RESTS_MAX: u32 = 64;
 
+/// How long one sleep may last before the deadline is looked at again.
+pub const SLEEP_SLICE: Duration = Duration::from_millis(50);
+
+/// How a step of a wait may pass its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Not at all.
+    Look,
+    /// Asleep, at most for so long.
+    Sleep(Duration),
+}
+
 /// One waiter's memory.
 #[derive(Debug)]
 pub struct Spin {
@@ -42,6 +54,32 @@ impl Spin {
             rests: 0,
             alone: false,
             affinity_read_at: None,
+        }
+    }
+
+    /// Repeats `step` until it says that something moved: looks, spins for the allowance, then sleeps in slices. Whether
+    /// anything moved before `deadline`.
+    ///
+    /// # Errors
+    /// Those of `step`.
+    pub fn wait<E>(&mut self, deadline: Instant, mut step: impl FnMut(Step) -> Result<bool, E>) -> Result<bool, E> {
+        if step(Step::Look)? {
+            return Ok(true);
+        }
+        let started = Instant::now();
+        let allowance = self.allowance(started);
+        let mut now = started;
+        loop {
+            let spins = now.duration_since(started) < allowance;
+            let slice = SLEEP_SLICE.min(deadline.saturating_duration_since(now));
+            if step(if spins { Step::Look } else { Step::Sleep(slice) })? {
+                self.waited(started.elapsed());
+                return Ok(true);
+            }
+            now = Instant::now();
+            if now >= deadline {
+                return Ok(false);
+            }
         }
     }
 

@@ -4,7 +4,6 @@
 //! What an answer brings goes straight to its memory where that saves a copy worth saving, and through a small buffer where
 //! one receive can bring several answers instead.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,14 +12,14 @@ use std::time::Duration;
 use weft_sys::event::{self, Interest};
 use weft_sys::memory::Span;
 use weft_sys::socket::{self, Wait};
-use weft_wire::{
-    Code, Flags, HEADER_BYTES, Header, Kind, MESSAGE_BYTES_MAX, RANGE_BYTES, Refusal, WireError, encode_ranges,
-};
+use weft_wire::{HEADER_BYTES, WireError};
 
-use crate::driven::{Driven, Finished, Forgotten, Outcome, Payload, Submission};
-use crate::peer::zero;
-use crate::tcp::{ConnectOptions, SLEEP_SLICE, TcpLane, spans_bytes, tail};
+use crate::book::{Body, Book, Sink, tail};
+use crate::driven::{Driven, Finished, Forgotten, Submission};
+use crate::spin::SLEEP_SLICE;
+use crate::tcp::{ConnectOptions, TcpLane};
 use crate::tls::Stream;
+use crate::waited::Connection;
 use crate::{Identity, PeerIdentity, TransportError};
 
 /// What one receive may bring of several small answers.
@@ -29,55 +28,16 @@ const INPUT_BYTES: usize = 32 << 10;
 const DIRECT_BYTES_MIN: usize = 8 << 10;
 /// Most bytes one turn moves either way: other lanes of the same driver wait meanwhile.
 const TURN_BYTES_MAX: usize = 4 << 20;
-/// Most spans one send gathers over small requests.
-const GATHER_SPANS_MAX: usize = 64;
-/// Longest sentence of a refusal that is kept, in bytes.
-const DETAIL_BYTES_MAX: usize = 4096;
-
-struct Outgoing {
-    id: u64,
-    head: Vec<u8>,
-    spans: Vec<Span>,
-    sent: usize,
-    length: usize,
-}
-
-struct Waiting {
-    id: u64,
-    request: u64,
-    into: Vec<Span>,
-    expected: usize,
-    /// Given up: what comes is dropped.
-    orphan: bool,
-}
-
-/// Where the bytes of the answer under way go.
-enum Sink {
-    Spans,
-    Collect(Vec<u8>),
-    Drop,
-}
-
-struct Body {
-    header: Header,
-    sink: Sink,
-    total: usize,
-    done: usize,
-}
 
 /// A connected, authenticated TCP connection that nobody waits on.
 pub struct TcpDriven {
     stream: Stream,
     peer: PeerIdentity,
-    request_next: u64,
-    outgoing: VecDeque<Outgoing>,
-    waiting: VecDeque<Waiting>,
+    book: Book,
     input: Box<[u8]>,
     start: usize,
     end: usize,
     body: Option<Body>,
-    /// Whether the next receive may sleep, for a slice of the socket's.
-    wait: Wait,
     open: bool,
 }
 
@@ -92,55 +52,58 @@ impl TcpDriven {
         identity: &Identity,
         options: &ConnectOptions,
     ) -> Result<Self, TransportError> {
-        Self::over(TcpLane::connect(address, label, identity, options)?)
+        TcpLane::connect(address, label, identity, options).map(Self::over)
     }
 
     /// Takes over a lane on which nothing is outstanding.
-    ///
-    /// # Errors
-    /// `Unreachable` when the process has no descriptor left.
-    pub fn over(lane: TcpLane) -> Result<Self, TransportError> {
-        let (stream, peer, request_next) = lane.into_stream();
-        Ok(Self {
+    pub fn over(lane: TcpLane) -> Self {
+        lane.into_connection()
+    }
+
+    /// A connection that has yet to greet its peer, of which only `label` is known.
+    pub(crate) fn fresh(stream: Stream, label: &str) -> Self {
+        Self {
             stream,
-            peer,
-            request_next,
-            outgoing: VecDeque::new(),
-            waiting: VecDeque::new(),
+            peer: PeerIdentity { name: label.to_owned(), incarnation: 0 },
+            book: Book::default(),
             input: vec![0; INPUT_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
             body: None,
-            wait: Wait::No,
             open: true,
-        })
+        }
     }
 
-    fn send(&mut self, budget: &mut usize) -> Result<bool, TransportError> {
-        let sent = match self.outgoing.front() {
-            None if self.stream.is_unflushed() => self.stream.flush(Wait::No).map(|()| 0),
-            None => return Ok(false),
-            // The common case, one small request: no list is made.
-            Some(only) if self.outgoing.len() == 1 && only.spans.is_empty() => {
-                self.stream.send(&[Span::of_const(&only.head[only.sent..])], Wait::No)
-            }
-            Some(_) => {
-                let spans = self.gather((*budget).max(1));
-                self.stream.send(&spans, Wait::No)
-            }
+    /// Who greeted.
+    pub(crate) fn met(&mut self, peer: PeerIdentity) {
+        self.peer = peer;
+    }
+
+    /// What it runs over.
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// That and the book, for whoever receives in another way; nothing is outstanding.
+    pub(crate) fn into_parts(mut self) -> (Stream, PeerIdentity, Book) {
+        assert!(self.book.outstanding() == 0, "a lane is handed over between requests");
+        // The connection lives on: dropping this must not end it.
+        self.open = false;
+        (std::mem::replace(&mut self.stream, Stream::Gone), self.peer.clone(), std::mem::take(&mut self.book))
+    }
+
+    fn send(&mut self, budget: &mut usize, wait: Wait) -> Result<bool, TransportError> {
+        let sent = if self.book.is_unsent() {
+            let stream = &mut self.stream;
+            self.book.send((*budget).max(1), |spans| stream.send(spans, wait))
+        } else if self.stream.is_unflushed() {
+            self.stream.flush(wait).map(|()| 0)
+        } else {
+            return Ok(false);
         };
         match sent {
-            Ok(mut sent) => {
+            Ok(sent) => {
                 *budget = budget.saturating_sub(sent);
-                while let Some(front) = self.outgoing.front_mut() {
-                    let part = sent.min(front.length - front.sent);
-                    front.sent += part;
-                    sent -= part;
-                    if front.sent < front.length {
-                        break;
-                    }
-                    self.outgoing.pop_front();
-                }
                 Ok(true)
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
@@ -148,63 +111,43 @@ impl TcpDriven {
         }
     }
 
-    /// What is to be sent next, over as many requests as fit one call.
-    fn gather(&self, bytes_max: usize) -> Vec<Span> {
-        let mut spans = Vec::with_capacity(8);
-        let mut room = bytes_max;
-        for outgoing in &self.outgoing {
-            let mut skip = outgoing.sent;
-            for span in std::iter::once(Span::of_const(&outgoing.head)).chain(outgoing.spans.iter().copied()) {
-                if skip >= span.len() {
-                    skip -= span.len();
-                    continue;
-                }
-                let length = (span.len() - skip).min(room);
-                if length == 0 || spans.len() == socket::SPANS_MAX {
-                    return spans;
-                }
-                spans.push(span.part(skip, length).expect("bounded by the span"));
-                room -= length;
-                skip = 0;
-            }
-            if spans.len() >= GATHER_SPANS_MAX {
-                break;
-            }
-        }
-        spans
-    }
-
     /// One step of receiving. Whether anything moved.
-    fn receive(&mut self, finished: &mut Vec<Finished>, budget: &mut usize) -> Result<bool, TransportError> {
+    fn receive(
+        &mut self,
+        finished: &mut Vec<Finished>,
+        budget: &mut usize,
+        wait: Wait,
+    ) -> Result<bool, TransportError> {
         let mut moved = false;
         if self.body.is_none() {
-            moved = self.receive_head(budget)?;
+            moved = self.receive_head(budget, wait)?;
         }
-        if self.body.is_some() {
-            moved |= self.receive_body(budget)?;
+        if self.body.as_ref().is_some_and(|body| !body.is_complete()) {
+            moved |= self.receive_body(budget, if moved { Wait::No } else { wait })?;
         }
         self.finish(finished);
         Ok(moved)
     }
 
     /// Receives until a head is complete, and prepares for its body. Whether anything moved.
-    fn receive_head(&mut self, budget: &mut usize) -> Result<bool, TransportError> {
+    fn receive_head(&mut self, budget: &mut usize, wait: Wait) -> Result<bool, TransportError> {
         if self.end - self.start < HEADER_BYTES {
             if self.start > 0 {
                 self.input.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             }
-            let front = self.waiting.front();
+            let front = self.book.oldest();
             let large = front.is_some_and(|front| front.expected >= DIRECT_BYTES_MIN && !front.orphan);
             if self.end == 0
-                && self.waiting.len() == 1
-                && front.is_some_and(|front| front.expected > 0 && !front.orphan)
+                && self.book.outstanding() == 1
+                && front
+                    .is_some_and(|front| front.expected > 0 && !front.orphan && front.into.len() < socket::SPANS_MAX)
             {
-                return self.receive_whole(budget);
+                return self.receive_whole(budget, wait);
             }
             let limit = if large { HEADER_BYTES } else { INPUT_BYTES };
             let room = Span::of(&mut self.input[self.end..limit]);
-            let Some(got) = self.receive_some(&[room])? else { return Ok(false) };
+            let Some(got) = self.receive_some(&[room], wait)? else { return Ok(false) };
             *budget = budget.saturating_sub(got);
             self.end += got;
             if self.end < HEADER_BYTES {
@@ -219,20 +162,20 @@ impl TcpDriven {
     }
 
     /// With one answer outstanding nothing can follow it: head and bytes come in one receive, the bytes in place.
-    fn receive_whole(&mut self, budget: &mut usize) -> Result<bool, TransportError> {
+    fn receive_whole(&mut self, budget: &mut usize, wait: Wait) -> Result<bool, TransportError> {
         let mut head = [0u8; HEADER_BYTES];
-        let front = self.waiting.front().expect("the caller looked");
+        let front = self.book.oldest().expect("the caller looked");
         let first = Span::of(&mut head);
         let got = match front.into.as_slice() {
             [only] => {
                 let spans = [first, *only];
-                self.receive_some(&spans)?
+                self.receive_some(&spans, wait)?
             }
             many => {
                 let mut spans = Vec::with_capacity(many.len() + 1);
                 spans.push(first);
                 spans.extend_from_slice(many);
-                self.receive_some(&spans)?
+                self.receive_some(&spans, wait)?
             }
         };
         let Some(got) = got else { return Ok(false) };
@@ -253,7 +196,7 @@ impl TcpDriven {
             Sink::Collect(bytes) => {
                 // A refusal's sentence was received into the caller's memory: it is moved to where it belongs.
                 let mut copied = 0;
-                let into = self.waiting.front().map_or(&[][..], |front| &front.into);
+                let into = self.book.oldest().map_or(&[][..], |front| &front.into);
                 for span in into {
                     let part = span.len().min(filled - copied);
                     span.part(0, part).expect("part of a span").copy_to(&mut bytes[copied..copied + part]);
@@ -266,41 +209,14 @@ impl TcpDriven {
         Ok(true)
     }
 
-    /// Parses a head, matches it to the oldest request, and says where its body goes.
+    /// Takes a head in: the answer it begins is under way.
     fn expect_body(&mut self, head: &[u8; HEADER_BYTES]) -> Result<(), TransportError> {
-        let header = Header::decode(head).map_err(|cause| self.garbage(cause))?;
-        let Some(front) = self.waiting.front() else {
-            return Err(self.garbage(WireError::Payload("an answer came that nobody asked for")));
-        };
-        if front.request != header.request || self.outgoing.front().is_some_and(|unsent| unsent.id == front.id) {
-            return Err(self.garbage(WireError::Payload("the answer names a request that is not the oldest")));
-        }
-        let total = usize::try_from(header.payload_bytes()).expect("a payload is at most 64 MiB");
-        let sink = match header.kind {
-            Kind::Refusal if total > DETAIL_BYTES_MAX => None,
-            Kind::Reply | Kind::Refusal if front.orphan => Some(Sink::Drop),
-            Kind::Refusal => Some(Sink::Collect(vec![0; total])),
-            Kind::Reply if front.expected == 0 && total as u64 <= MESSAGE_BYTES_MAX => {
-                Some(Sink::Collect(vec![0; total]))
-            }
-            Kind::Reply if total == front.expected => Some(Sink::Spans),
-            Kind::Reply if total == 0 && header.flags.has(Flags::ZERO) => {
-                for span in &front.into {
-                    zero(*span);
-                }
-                Some(Sink::Spans)
-            }
-            _ => None,
-        };
-        let Some(sink) = sink else {
-            return Err(self.garbage(WireError::Payload("the answer does not fit the request")));
-        };
-        self.body = Some(Body { header, sink, total, done: 0 });
+        self.body = Some(self.book.answer(head).map_err(|cause| self.garbage(cause))?);
         Ok(())
     }
 
     /// Receives what it can of the body under way. Whether anything moved.
-    fn receive_body(&mut self, budget: &mut usize) -> Result<bool, TransportError> {
+    fn receive_body(&mut self, budget: &mut usize, wait: Wait) -> Result<bool, TransportError> {
         let taken = self.take_input();
         let body = self.body.as_ref().expect("a body is under way");
         let rest = body.total - body.done;
@@ -309,26 +225,28 @@ impl TcpDriven {
         }
         // Only what is not here yet is left, so the input is empty.
         (self.start, self.end) = (0, 0);
-        let others = self.waiting.len() > 1;
+        let others = self.book.outstanding() > 1;
         let got = match &body.sink {
             Sink::Spans => {
-                let front = self.waiting.front().expect("a body belongs to the oldest");
+                let front = self.book.oldest().expect("a body belongs to the oldest");
                 let mut spans = tail(&front.into, body.done, body.total);
                 if others && spans.len() < socket::SPANS_MAX {
-                    // What follows the answer comes with its last bytes.
-                    spans.push(Span::of(&mut self.input));
+                    // What follows the answer comes with its last bytes: its head alone, where the rest has a place of its
+                    // own that is not known yet.
+                    let after = if front.is_waited_on() { HEADER_BYTES } else { INPUT_BYTES };
+                    spans.push(Span::of(&mut self.input[..after]));
                 }
-                self.receive_some(&spans)?
+                self.receive_some(&spans, wait)?
             }
             Sink::Collect(_) => {
                 let Some(Body { sink: Sink::Collect(bytes), done, .. }) = &mut self.body else { unreachable!() };
                 let span = Span::of(&mut bytes[*done..]);
-                self.receive_some(&[span])?
+                self.receive_some(&[span], wait)?
             }
             Sink::Drop => {
                 let length = rest.min(INPUT_BYTES);
                 let span = Span::of(&mut self.input[..length]);
-                self.receive_some(&[span])?
+                self.receive_some(&[span], wait)?
             }
         };
         let Some(got) = got else { return Ok(taken) };
@@ -349,7 +267,7 @@ impl TcpDriven {
         let bytes = &self.input[self.start..self.start + part];
         match &mut body.sink {
             Sink::Spans => {
-                let front = self.waiting.front().expect("a body belongs to the oldest");
+                let front = self.book.oldest().expect("a body belongs to the oldest");
                 let mut copied = 0;
                 for span in tail(&front.into, body.done, body.done + part) {
                     span.copy_from(&bytes[copied..copied + span.len()]);
@@ -366,27 +284,14 @@ impl TcpDriven {
 
     /// Ends the oldest request when its answer is complete.
     fn finish(&mut self, finished: &mut Vec<Finished>) {
-        if self.body.as_ref().is_none_or(|body| body.done < body.total) {
-            return;
+        if let Some(body) = self.body.take_if(|body| body.is_complete()) {
+            finished.extend(self.book.end(body));
         }
-        let body = self.body.take().expect("looked at above");
-        let front = self.waiting.pop_front().expect("a body belongs to the oldest");
-        if front.orphan {
-            return;
-        }
-        let bytes = if let Sink::Collect(bytes) = body.sink { bytes } else { Vec::new() };
-        let outcome = if body.header.kind == Kind::Refusal {
-            let detail = String::from_utf8_lossy(&bytes).into_owned();
-            Outcome::Refused(Refusal::new(Code::from_number(body.header.tag), detail))
-        } else {
-            Outcome::Done(body.header, bytes)
-        };
-        finished.push(Finished { id: front.id, outcome });
     }
 
     /// What waits in the socket, into `spans`; nothing when nothing does.
-    fn receive_some(&mut self, spans: &[Span]) -> Result<Option<usize>, TransportError> {
-        match self.stream.receive(spans, std::mem::replace(&mut self.wait, Wait::No)) {
+    fn receive_some(&mut self, spans: &[Span], wait: Wait) -> Result<Option<usize>, TransportError> {
+        match self.stream.receive(spans, wait) {
             Ok(0) => Err(self.disconnected("receiving", None)),
             Ok(got) => Ok(Some(got)),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
@@ -405,85 +310,55 @@ impl TcpDriven {
     }
 }
 
-impl Driven for TcpDriven {
-    fn submit(&mut self, submission: Submission) {
-        let Submission { id, mut header, ranges, payload, into } = submission;
-        header.request = self.request_next;
-        header.count = u32::try_from(ranges.len()).expect("the driver bounds the ranges");
-        self.request_next += 1;
-        let mut head = Vec::with_capacity(HEADER_BYTES + ranges.len() * RANGE_BYTES);
-        head.extend_from_slice(&header.encode());
-        encode_ranges(&ranges, &mut head);
-        let mut spans = Vec::new();
-        match payload {
-            Payload::Empty => {}
-            Payload::Owned(bytes) => head.extend_from_slice(&bytes),
-            Payload::Spans(given) => spans = given,
-        }
-        let length = head.len() + spans_bytes(&spans);
-        let expected = spans_bytes(&into);
-        self.outgoing.push_back(Outgoing { id, head, spans, sent: 0, length });
-        self.waiting.push_back(Waiting { id, request: header.request, into, expected, orphan: false });
-    }
-
-    fn advance(&mut self, finished: &mut Vec<Finished>) -> Result<bool, TransportError> {
+impl TcpDriven {
+    /// A turn's share of both ways. `wait` says whether the first receive may sleep, for a slice of the socket's.
+    fn turn(&mut self, finished: &mut Vec<Finished>, mut wait: Wait) -> Result<bool, TransportError> {
         if !self.open {
             return Err(TransportError::Closed { peer: self.peer.name.clone() });
         }
         let (mut out, mut into) = (TURN_BYTES_MAX, TURN_BYTES_MAX);
         let mut moved = false;
         loop {
-            let sent = out > 0 && self.send(&mut out)?;
-            let received = into > 0 && self.receive(finished, &mut into)?;
+            let sent = out > 0 && self.send(&mut out, Wait::No)?;
+            let received = into > 0 && self.receive(finished, &mut into, std::mem::replace(&mut wait, Wait::No))?;
             moved |= sent || received;
-            if !(sent || received) || self.waiting.is_empty() {
+            if !(sent || received) || self.book.outstanding() == 0 {
                 return Ok(moved);
             }
         }
     }
+}
+
+impl Driven for TcpDriven {
+    fn submit(&mut self, submission: Submission) {
+        self.book.submit(submission);
+    }
+
+    fn advance(&mut self, finished: &mut Vec<Finished>) -> Result<bool, TransportError> {
+        self.turn(finished, Wait::No)
+    }
 
     fn advance_sleeping(&mut self, finished: &mut Vec<Finished>, slice: Duration) -> Result<bool, TransportError> {
-        if !self.outgoing.is_empty() || self.stream.is_unflushed() || slice < SLEEP_SLICE {
+        if self.is_unsent() || slice < SLEEP_SLICE {
             if let Some((descriptor, interest)) = self.readiness() {
                 let _ = event::wait_for(descriptor, interest, slice);
             }
-        } else {
-            // Asleep in the receive itself: no other call stands between the wake-up and the bytes.
-            self.wait = Wait::Yes;
+            return self.turn(finished, Wait::No);
         }
-        self.advance(finished)
+        // Asleep in the receive itself: no other call stands between the wake-up and the bytes.
+        self.turn(finished, Wait::Yes)
     }
 
     fn forget(&mut self, id: u64) -> Forgotten {
-        let Some(index) = self.waiting.iter().position(|waiting| waiting.id == id) else { return Forgotten::Unknown };
-        if let Some(unsent) = self.outgoing.iter().position(|outgoing| outgoing.id == id) {
-            if self.outgoing[unsent].sent > 0 {
-                return Forgotten::Torn;
-            }
-            self.outgoing.remove(unsent);
-            self.waiting.remove(index);
-            return Forgotten::Unsent;
-        }
-        let waiting = &mut self.waiting[index];
-        waiting.orphan = true;
-        waiting.into = Vec::new();
-        if index == 0
-            && let Some(body) = &mut self.body
-        {
-            body.sink = Sink::Drop;
-        }
-        Forgotten::Sent
+        self.book.forget(id, self.body.as_mut())
     }
 
     fn outstanding(&self) -> usize {
-        self.waiting.len()
+        self.book.outstanding()
     }
 
     fn readiness(&self) -> Option<(BorrowedFd<'_>, Interest)> {
-        Some((
-            self.stream.as_fd(),
-            Interest { readable: true, writable: !self.outgoing.is_empty() || self.stream.is_unflushed() },
-        ))
+        Some((self.stream.as_fd(), Interest { readable: true, writable: self.is_unsent() }))
     }
 
     fn transport(&self) -> &'static str {
@@ -499,6 +374,34 @@ impl Driven for TcpDriven {
             self.open = false;
             let _ = self.stream.shutdown(std::net::Shutdown::Both);
         }
+    }
+}
+
+impl Connection for TcpDriven {
+    fn book(&mut self) -> &mut Book {
+        &mut self.book
+    }
+
+    fn under_way(&self) -> Option<&Body> {
+        self.body.as_ref()
+    }
+
+    fn is_open(&self) -> bool {
+        self.open
+    }
+
+    fn is_unsent(&self) -> bool {
+        self.book.is_unsent() || self.stream.is_unflushed()
+    }
+
+    fn send_step(&mut self, wait: Wait) -> Result<bool, TransportError> {
+        let mut budget = usize::MAX;
+        self.send(&mut budget, wait)
+    }
+
+    fn receive_step(&mut self, finished: &mut Vec<Finished>, wait: Wait) -> Result<bool, TransportError> {
+        let mut budget = usize::MAX;
+        self.receive(finished, &mut budget, wait)
     }
 }
 

@@ -1,4 +1,4 @@
-//! An idle server uses no CPU. Alone in its file: the figure is the whole process's.
+//! An idle server uses no CPU, under TLS or not. Alone in its file: the figure is the whole process's.
 
 mod world;
 
@@ -19,8 +19,9 @@ fn cpu_time() -> Duration {
 
 #[test]
 fn an_idle_server_with_connected_peers_uses_no_cpu() {
-    let server = lender();
+    let (server, under_tls) = (lender(), lender_under_tls());
     let mut peers: Vec<_> = (0..8).map(|_| peer(server.address())).collect();
+    peers.extend((0..8).map(|_| peer_as(borrower_under_tls(), under_tls.address())));
     for peer in &mut peers {
         let opened = peer.open(&grant(), 0, LENDER_LIFE, soon()).unwrap();
         let mut page = [0; 4096];

@@ -122,7 +122,7 @@ impl RdmaDialer {
                 Trouble::Path(error) => unreachable(name, &error.to_string()),
                 Trouble::Lane(error) => error,
             })?;
-        let tcp = TcpDriven::over(tcp)?;
+        let tcp = TcpDriven::over(tcp);
         let poller = Poller::new().map_err(|cause| TransportError::Unreachable { peer: name.clone(), cause })?;
         let watched = poller.add(online.path.as_fd(), 0, Interest::READ).and_then(|()| match tcp.readiness() {
             Some((descriptor, interest)) => poller.add(descriptor, 1, interest),

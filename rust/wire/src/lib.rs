@@ -22,7 +22,7 @@ pub use grant::{Grant, GrantError, Mode, Rights, cluster_of_secret, grant_key};
 pub use handshake::{ClientHello, ClientProof, Hello, ServerHello, hello_key, near_socket};
 pub use header::{Flags, HEADER_BYTES, Header, Kind, MAGIC, VERSION, WireError};
 pub use item::{ITEM_BYTES, Item};
-pub use opening::{OPENING_BYTES, decode_opening, encode_opening};
+pub use opening::{OPENING_BYTES, decode_opening, encode_opening, open_request};
 pub use range::{RANGE_BYTES, Range, decode_ranges, encode_ranges, total_bytes};
 pub use words::{ENVELOPE_BYTES, Greeting, NOTICE_BYTES_MAX, NOTICE_NAME_BYTES_MAX, NOTICE_PART_BYTES_MAX, Word};
 

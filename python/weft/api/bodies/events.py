@@ -14,7 +14,9 @@ from weft.model.ids import parse_incarnation, spell_incarnation
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where to begin, after a position or after an event of one, and whether to stay for what is still to come."""
 
-    since: Annotated[str, Meta(pattern=whole(r"[0-9]{1,15}(\.[0-9]{1,15})?"))] = msgspec.field(name="from", default="0")
+    since: Annotated[
+        str, Meta(pattern=whole(r"[0-9]{1,15}(\.[0-9]{1,15})?", "a position, or a position and an index like 17.2"))
+    ] = msgspec.field(name="from", default="0")
     follow: bool = True
 
 

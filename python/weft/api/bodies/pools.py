@@ -11,9 +11,15 @@ from msgspec import Meta
 from weft.api.bodies.fields import Count, Name, NodeIdText, PositiveCount, Text, whole
 from weft.model.policy import GPUS_MAX, MODELS_MAX, POOLS_MAX
 
-PoolIdText = Annotated[str, Meta(pattern=whole("[A-Za-z0-9_.-]{1,256}"))]
-UrlText = Annotated[str, Meta(pattern=whole("https?://[^/\\s]+.*"), max_length=2_048)]
-AddressText = Annotated[str, Meta(pattern=whole("[!-~]{1,2048}"))]
+PoolIdText = Annotated[
+    str, Meta(pattern=whole("[A-Za-z0-9_.-]{1,256}", "1 to 256 letters, digits, dots, dashes or underscores"))
+]
+UrlText = Annotated[
+    str, Meta(pattern=whole("https?://[^/\\s]+.*", "an http or https URL with a host"), max_length=2_048)
+]
+AddressText = Annotated[
+    str, Meta(pattern=whole("[!-~]{1,2048}", "an http or https URL, or host:port, of up to 2048 letters"))
+]
 PoolsStatus = Literal["Registering", "Online", "Draining", "Offline", "Failed"]
 
 

@@ -5,11 +5,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from weft.api.bodies.fields import NodeIdText, PositiveCount, Quantity, Share, whole
+from weft.api.bodies.fields import NodeIdText, PositiveCount, Quantity, Share, spelt, whole
 from weft.model.policy import TEXT_LENGTH_MAX
 
-HostPort = Annotated[str, Meta(pattern=whole(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}"), max_length=256)]
-ZoneName = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX, pattern=r"\S")]
+HostPort = Annotated[
+    str,
+    Meta(
+        pattern=whole(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}", "host:port, with an IPv6 host in brackets"),
+        max_length=256,
+    ),
+]
+ZoneName = Annotated[
+    str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX, pattern=spelt(r"\S", "a name that is not only spaces"))
+]
 """A zone people can read: nodes whose zone is blank would fail together without anybody having said so."""
 
 

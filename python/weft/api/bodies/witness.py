@@ -4,13 +4,15 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from weft.api.bodies.fields import Count
+from weft.api.bodies.fields import Count, whole
 from weft.model.policy import LAYER_LIST_MAX
 
-CommitmentText = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-KeyText = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-SignatureText = Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
-ValidatorText = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,128}$")]
+CommitmentText = Annotated[str, Meta(pattern=whole("[0-9a-f]{64}", "64 lower-case hex digits"))]
+KeyText = Annotated[str, Meta(pattern=whole("[0-9a-f]{64}", "64 lower-case hex digits"))]
+SignatureText = Annotated[str, Meta(pattern=whole("[0-9a-f]{128}", "128 lower-case hex digits"))]
+ValidatorText = Annotated[
+    str, Meta(pattern=whole("[A-Za-z0-9_.-]{1,128}", "1 to 128 letters, digits, dots, dashes or underscores"))
+]
 
 
 class BlobsQuery(Struct, frozen=True, kw_only=True, rename={"after": "from"}):

@@ -29,7 +29,7 @@ _LIST_LINE_BYTES: Final = 256
 _CONTROL_BYTES_MAX: Final = LAYER_LIST_MAX * _LIST_LINE_BYTES
 """What an answer that is no blob may have: a full page of the list."""
 
-_Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Hash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 

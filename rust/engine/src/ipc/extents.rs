@@ -316,6 +316,8 @@ impl Lane for NearLane {
             if let Some(reply) = self.begin_shown(into) {
                 return Ok(reply);
             }
+            // What ended does not begin again: from here on its reads are posted at once.
+            self.extents.remove(&self.outstanding[0].header.handle);
             self.outstanding[0].by = By::Held;
         }
         if self.outstanding[0].by == By::Held {

@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{IBV_WC_RETRY_EXC_ERR, IBV_WC_SUCCESS, IBV_WR_RDMA_READ, wire};
+use weft_verbs::ffi::layout::{IBV_WC_RETRY_EXC_ERR, IBV_WC_SUCCESS, IBV_WR_RDMA_READ};
+
+use super::wire::wire;
 
 /// Processes of one folder.
 const PROCESSES_MAX: u32 = 127;
@@ -142,7 +144,7 @@ fn answer_one(stream: &mut UnixStream) -> Option<()> {
     }
     let status = {
         let mut wire = wire();
-        match super::permitted(&mut wire, &asked) {
+        match super::work::permitted(&mut wire, &asked) {
             Ok(()) => {
                 // SAFETY: it lies in a live registration, as was just checked under the lock that ending one takes.
                 unsafe {

@@ -1,7 +1,7 @@
 //! The verbs library that is none, as a file to be loaded in place of libibverbs: `libibverbs.so.1` for tests of processes.
 //!
-//! A device is there once a file `device` is in the folder that `WEFT_FAKE_VERBS` names, for every process of it at once,
-//! as if an adapter were plugged in; `weft_fake_remove` pulls this process's out.
+//! A device is there while a file `device` is in the folder that `WEFT_FAKE_VERBS` names, for every process of it at once, as
+//! if an adapter were plugged in and pulled out; `weft_fake_remove` pulls this process's out alone.
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each hands on what it was called with, under the same contract")]
 
 #[path = "mod.rs"]
@@ -10,10 +10,14 @@ mod fake;
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use fake::Fake;
 use weft_verbs::ffi::Table;
 use weft_verbs::ffi::layout::*;
+
+/// How soon a device that is pulled out is gone.
+const LOOK: Duration = Duration::from_millis(20);
 
 static TABLE: LazyLock<Table> = LazyLock::new(fake::table);
 static DEVICES: Mutex<Vec<Fake>> = Mutex::new(Vec::new());
@@ -34,6 +38,10 @@ pub extern "C" fn weft_fake_violations() -> c_int {
         eprintln!("fake verbs: {violation}");
     }
     c_int::try_from(violations.len()).unwrap_or(c_int::MAX)
+}
+
+fn is_plugged_in() -> bool {
+    std::env::var_os("WEFT_FAKE_VERBS").is_some_and(|folder| Path::new(&folder).join("device").exists())
 }
 
 macro_rules! exported {
@@ -87,9 +95,15 @@ exported! {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ibv_get_device_list(count: *mut c_int) -> *mut *mut ibv_device {
     let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
-    let there = std::env::var_os("WEFT_FAKE_VERBS").is_some_and(|folder| Path::new(&folder).join("device").exists());
-    if there && devices.is_empty() {
+    if is_plugged_in() && devices.is_empty() {
         devices.push(Fake::plug_in());
+        // Without a thread it stays until it is pulled out by name.
+        let _ = std::thread::Builder::new().name("fake-verbs".to_owned()).spawn(|| {
+            while is_plugged_in() {
+                std::thread::sleep(LOOK);
+            }
+            weft_fake_remove();
+        });
     }
     unsafe { (TABLE.get_device_list)(count) }
 }
