@@ -141,6 +141,20 @@ def test_a_hole_a_layer_tells_of_is_passed_by_a_snapshot_or_shows_in_the_positio
     assert damage.value.position == 1
 
 
+@pytest.mark.parametrize("restarts", [0, 4])
+def test_a_snapshot_of_the_branch_that_was_given_up_takes_nobody_back_to_it(restarts: int) -> None:
+    fork, given_up, lived_on = forked(6, 2, restarts=restarts)
+    pieces = seal_snapshot(describe(given_up.state), KEY)
+    one, other = blobs_of(given_up.log), blobs_of(lived_on.log)
+    contents = [[[*one, *pieces], other], [other, [*pieces, *one[fork:]]]]
+    if not restarts:
+        # The term alone says that it does not go on from here.
+        contents.append([[*other, *pieces]])
+    for content in contents:
+        target, _ = rebuild(*content)
+        assert state_digest(target.state) == state_digest(lived_on.state)
+
+
 def test_snapshots_the_rebuild_has_passed_are_not_held_in_memory() -> None:
     async def tell() -> None:
         target = Target()

@@ -209,6 +209,7 @@ class _Assembly:
         self._until = until
         self._chosen = chosen
         self._branches = Branches(chosen)
+        self._lost: set[Digest] = set()
         self._waiting: dict[int, dict[Digest, SealedBatch]] = {}
         self._pieces: dict[int, list[Envelope]] = {}
         self._tray = PartTray(self._is_known)
@@ -315,6 +316,7 @@ class _Assembly:
         Raises `OtherBranch` when it is the one that was followed, and `JournalDamaged`.
         """
         lost = self._branches.judge(self._all_waiting())
+        self._lost |= lost
         ledger = self._target.state.ledger
         ended = 0 if ledger is None else ledger.term
         left = {
@@ -334,7 +336,14 @@ class _Assembly:
             if position <= self._position:
                 return None
             try:
-                return join_pieces(self._pieces.pop(position))
+                snapshot = join_pieces(self._pieces.pop(position))
             except SnapshotDamaged:
                 continue
+            if not self._is_given_up(snapshot):
+                return snapshot
         return None
+
+    def _is_given_up(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot is of a branch that lost: of an earlier term than was begun by here, or of its batches."""
+        ledger = self._target.state.ledger
+        return snapshot.log_digest in self._lost or (ledger is not None and snapshot.ledger.term < ledger.term)
