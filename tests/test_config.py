@@ -258,6 +258,8 @@ def test_a_token_file_is_read_by_coordinators_and_clients(tmp_path: Path) -> Non
         ({"WEFT_JOURNAL": "nats://h:1?replicas=2"}, {}, "WEFT_JOURNAL"),
         ({}, {"journal": "postgres://h"}, "--journal"),
         ({"WEFT_ADVERTISE": "ftp://h"}, {}, "WEFT_ADVERTISE"),
+        ({"WEFT_ADVERTISE": "http://me:hunter2@h"}, {}, "WEFT_ADVERTISE"),
+        ({"WEFT_ADVERTISE": "http://h/?token=hunter2"}, {}, "WEFT_ADVERTISE"),
         ({"WEFT_TERM_LEASE_MS": "soon"}, {}, "WEFT_TERM_LEASE_MS"),
     ],
 )
@@ -267,6 +269,7 @@ def test_a_wrong_journal_or_lease_stops_the_coordinator_and_is_named(
     with pytest.raises(Misconfigured, match=variable) as refusal:
         read_coordinator_settings({"WEFT_DATA_DIR": str(tmp_path), **env}, **flags)
     assert refusal.value.variable == variable
+    assert "hunter2" not in str(refusal.value)
 
 
 def test_a_flag_wins_over_the_journal_of_the_environment(tmp_path: Path) -> None:

@@ -98,3 +98,18 @@ def test_a_wrong_setting_is_named(env: dict[str, str], variable: str) -> None:
     with pytest.raises(Misconfigured, match=variable) as wrong:
         read_layer_settings(env)
     assert wrong.value.variable == variable
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {**CELESTIA, "DA_RPC_URL": "https://me:hunter2@celestia.example"},
+        {**CELESTIA, "DA_RPC_URL": "https://celestia.example/?token=hunter2"},
+        {**QUORUM, "QUORUM_VALIDATORS": f"https://me:hunter2@a:1#{KEY}"},
+        {**MOCK, "ENABLE_FALLBACK": "true", "FALLBACK_DA_TYPE": "emergency", "EMERGENCY_DA_URL": "http://:hunter2@e"},
+    ],
+)
+def test_the_sentence_about_a_wrong_address_holds_no_password(wrong: dict[str, str]) -> None:
+    with pytest.raises(Misconfigured) as refused:
+        read_layer_settings(wrong)
+    assert "hunter2" not in str(refused.value)

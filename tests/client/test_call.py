@@ -19,6 +19,7 @@ from weft.model.errors import (
     TimedOut,
     Unavailable,
     Unreachable,
+    WeftError,
 )
 
 
@@ -159,3 +160,43 @@ def test_what_a_gateway_in_between_lost_is_repeated_under_its_id() -> None:
 
     first, second = (request.headers["weft-request-id"] for request in http.requests[:2])
     assert first == second
+
+
+NOT_YET = refusal("DA_NOT_AVAILABLE_YET", "position 7 is committed, and no layer holds it", 504, position=7)
+NO_LAYER = refusal("DA_UNAVAILABLE", "no availability layer can take a write now, and nothing was done", 503)
+BUSY = refusal("UNAVAILABLE", "5000 commands are waiting already", 503, reason="busy")
+STOPPING = refusal("UNAVAILABLE", "the coordinator is stopping", 503, reason="stopping")
+
+
+def test_what_was_committed_and_is_not_available_yet_is_repeated_under_its_id() -> None:
+    http = ScriptedHttp(NOT_YET, NOT_YET, answer(region_body()))
+
+    perform(Coordinator().plan_region("scratch", 4 << 20), http)
+
+    assert len({request.headers["weft-request-id"] for request in http.requests}) == 1
+
+
+@pytest.mark.parametrize(
+    "lost", [Disconnected("cut"), TimedOut("slow"), NOT_YET, Response(status=502, headers={}, body=b"")]
+)
+@pytest.mark.parametrize("undecided", [Unreachable("nobody"), BUSY, STOPPING, NO_LAYER])
+def test_a_try_that_may_have_been_carried_out_keeps_its_id_until_somebody_has_decided(
+    lost: Response | WeftError, undecided: Response | WeftError
+) -> None:
+    http = ScriptedHttp(lost, undecided, undecided, answer(region_body()))
+
+    perform(Coordinator().plan_region("scratch", 4 << 20), http)
+
+    assert len({request.headers["weft-request-id"] for request in http.requests}) == 1
+
+
+def test_what_was_decided_after_a_lost_answer_is_the_answer_and_what_follows_is_asked_anew() -> None:
+    silent = refusal("LENDER_SILENT", "b did not confirm", 503, nodes=["b"])
+    http = ScriptedHttp(answer(region_body()), Disconnected("cut"), silent, *[silent] * 100)
+
+    with pytest.raises(LenderSilent):
+        perform(Coordinator().attach("scratch", "exclusive", "me"), http)
+
+    _, first, second, third, fourth, *_ = (request.headers["weft-request-id"] for request in http.requests)
+    assert first == second
+    assert len({second, third, fourth}) == 3

@@ -10,7 +10,7 @@ import pytest
 from tests.client.fakes import FakeClock, ScriptedHttp, answer, refusal
 from tests.worlds import coordinator_door
 from weft.client import AsyncClient, Client
-from weft.client.http import AsyncHttpxHttp
+from weft.client.http import AsyncHttpxHttp, HttpxHttp
 from weft.ledger import MemoryJournal
 from weft.model.errors import Disconnected, NotTheWriter, Unavailable, Unreachable
 
@@ -69,11 +69,42 @@ def test_where_nobody_writes_the_first_one_is_asked_again_until_time_is_up() -> 
     assert {request.at for request in http.requests} == {None}
 
 
-@pytest.mark.parametrize("strange", ["file:///etc/passwd", "ftp://10.0.0.2", "10.0.0.2"])
+@pytest.mark.parametrize(
+    "strange",
+    [
+        "file:///etc/passwd",
+        "ftp://10.0.0.2",
+        "10.0.0.2",
+        "http://",
+        "http://[",
+        "http://10.0.0.2:99999",
+        "http://10.0.0.2:port",
+        "http://me@10.0.0.2",
+        "http://10.0.0.2/elsewhere?path=",
+        "http://10.0.0.2#",
+        "http://10.0.0.2\r\nx: y",
+        "http://10.0.0.2 ",
+    ],
+)
 def test_what_is_no_address_of_a_coordinator_is_not_followed(strange: str) -> None:
     http = ScriptedHttp(follower(strange), DELETED)
     client(http, FakeClock()).remove_node(node_id=3)
     assert [request.at for request in http.requests] == [None, None]
+
+
+@pytest.mark.parametrize(("first", "second"), [("https://first", "https://first"), ("http://first", WRITER)])
+def test_a_token_that_was_shown_over_tls_is_never_shown_in_the_clear(first: str, second: str) -> None:
+    asked: list[str] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.url.scheme}://{request.url.netloc.decode()}")
+        body = DELETED if len(asked) > 1 else follower()
+        return httpx.Response(body.status, content=body.body)
+
+    made = client(HttpxHttp(first, transport=httpx.MockTransport(reply)), FakeClock())  # type: ignore[arg-type]
+    made.remove_node(node_id=3)
+    made.close()
+    assert asked == [first, second]
 
 
 def test_a_try_that_may_have_been_carried_out_keeps_its_id_when_one_that_follows_is_asked_after_it() -> None:

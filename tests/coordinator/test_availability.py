@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.coordinator.outages import QUICK, STILL, E, P, S, until
-from tests.ledger.lab import INTERVAL_MS, POLICY, Lab, live
+from tests.ledger.lab import INTERVAL_MS, POLICY, KeptJournal, Lab, live
 from tests.worlds import coordinator_door, node, seed_node
 from weft.coordinator.shipping import Shipper
 from weft.ledger.layer import LayerHealth
 from weft.model.availability import Acknowledgement, Standing
+from weft.model.batch import SealedBatch
 from weft.model.commands import DrainNode
-from weft.model.errors import BatchTooLarge, NoLayer, NotAvailableYet
-from weft.model.ids import NodeId
+from weft.model.errors import BatchTooLarge, NoLayer, NotAvailableYet, Unavailable
+from weft.model.ids import NodeId, Position
 from weft.testing.faults import Fault
 
 
@@ -106,6 +107,53 @@ def test_what_is_committed_and_in_no_layer_in_time_is_told_with_its_position_and
         assert lab.positions(P)[-1] == refusal.value.position
 
     live(story)
+
+
+def test_a_repeat_of_what_happened_is_answered_while_no_layer_takes_a_write() -> None:
+    async def story(lab: Lab) -> None:
+        await lab.serve(STILL, QUICK)
+        await lab.found()
+        first = await lab.register(1)
+        lab.primary.is_down = True
+        with pytest.raises(NotAvailableYet) as refusal:
+            await lab.register(2)
+        await lab.tick("xxx")
+        with pytest.raises(NoLayer):
+            await lab.register(3)
+        assert await lab.register(1) == first
+        with pytest.raises(NotAvailableYet) as again:
+            await lab.register(2)
+        assert again.value.position == refusal.value.position == await lab.journal.tail()
+
+    live(story, roles=[P])
+
+
+def test_a_repeat_of_what_an_append_committed_late_is_never_told_that_nothing_happened() -> None:
+    class Late(KeptJournal):
+        """Takes longer over one batch than anybody waits."""
+
+        late_s = 0.0
+
+        async def append(self, sealed: SealedBatch, expected_position: Position) -> None:
+            await asyncio.sleep(self.late_s)
+            await super().append(sealed, expected_position)
+
+    async def story(lab: Lab) -> None:
+        lab.journal = Late()
+        await lab.serve(STILL, QUICK)
+        await lab.found()
+        lab.primary.is_down = True
+        with pytest.raises(NotAvailableYet):
+            await lab.register(1)
+        lab.journal.late_s = 3.0
+        with pytest.raises(Unavailable, match="may still commit"):
+            await lab.register(2)
+        tail = await lab.journal.tail()
+        with pytest.raises(NotAvailableYet) as refusal:
+            await lab.register(2)
+        assert refusal.value.position == await lab.journal.tail() == tail + 1
+
+    live(story, roles=[P, S])
 
 
 def test_an_answer_that_nothing_had_to_be_done_for_waits_for_what_it_rests_on() -> None:

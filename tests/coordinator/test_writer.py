@@ -153,6 +153,25 @@ def test_a_slow_journal_is_not_waited_for_longer_than_a_request_may_take() -> No
     asyncio.run(story())
 
 
+def test_what_waits_behind_a_journal_that_does_not_answer_is_answered_in_time_too() -> None:
+    async def story() -> None:
+        journal = Wrapped(MemoryJournal())
+        async with coordinator_door(journal, Limits(append_ms_max=20, sweep_ms=3_600_000)) as door:
+            await door.ok("POST", "/cluster", {"name": "c"})
+            journal.gate = asyncio.Event()
+            async with asyncio.timeout(5):
+                for number in range(3):
+                    request = f"r{number}"
+                    answer = await door("POST", "/nodes", seed_node(number), weft_request_id=request)
+                    assert answer.status_code == 503
+            journal.gate.set()
+            for number in range(3):
+                await door.ok("POST", "/nodes", seed_node(number), weft_request_id=f"r{number}")
+            assert (await door.ok("GET", "/cluster"))["nodes"] == 3
+
+    asyncio.run(story())
+
+
 def test_a_batch_of_another_writer_is_followed_and_ours_decided_again() -> None:
     async def story() -> None:
         journal = Wrapped(MemoryJournal())

@@ -104,6 +104,28 @@ def test_parts_of_two_sizes_beside_each_other_are_one_batch() -> None:
     assert state_digest(target.state) == state_digest(WORLD.state)
 
 
+def test_parts_of_two_cuts_that_are_as_many_give_their_batch_in_whatever_order_they_are_met() -> None:
+    other = wrap_batch(KEY, LARGE, LIMIT_BYTES - 40)
+    assert len(other) == len(PARTS) > 2
+    assert other[:-1] != PARTS[:-1]
+    opened = [[unwrap(part, (KEY.public,)) for part in cut] for cut in (PARTS, other)]
+    last = len(PARTS) - 1
+    for one, two in (opened, opened[::-1]):
+        tray = PartTray()
+        # Of one cut all but the last part, which that of the other seems to be; then the other's.
+        for part in two[:last]:
+            assert tray.add(part) is None
+        with pytest.raises(JournalDamaged, match="another batch"):
+            tray.add(one[last])
+        assert [tray.add(part) for part in one[:last]] == [None] * (last - 1) + [LARGE]
+        mixed = [part for pair in zip(one, reversed(two), strict=True) for part in pair]
+        tray = PartTray()
+        assert LARGE in [tray.add(part) for part in mixed]
+    rest = [blob for sealed in WORLD.log if sealed != LARGE for blob in wrap_batch(KEY, sealed, LIMIT_BYTES)]
+    target, _ = rebuild([*other[:last], PARTS[last], *PARTS[:last], *rest])
+    assert state_digest(target.state) == state_digest(WORLD.state)
+
+
 def test_a_blob_of_a_batch_is_found_again_however_it_was_cut() -> None:
     for blob in (*PARTS, wrap(KEY, LARGE.batch.cluster_id, Kind.BATCH, LARGE.batch.position, LARGE.body)):
         assert find_blob(KEY, LARGE, commit_to(blob), LIMIT_BYTES) == blob
@@ -275,6 +297,37 @@ def test_a_batch_is_cut_again_when_the_layer_learns_that_less_is_taken(tmp_path:
         await lab.register(100)
         held = {unwrap(blob, [KEY.public]).sequence for _, blob in lab.primary._blobs}
         assert large in held
+        assert lab.availability.pending.stuck_count == 0
+        assert await rebuilt(lab, P)
+
+    live(story, roles=[P], directory=tmp_path)
+
+
+def test_a_batch_is_cut_again_though_the_smaller_parts_are_as_many(tmp_path: Path) -> None:
+    taken_bytes = 0
+
+    class Behind(MemoryLayer):
+        """A node that takes a little less than it is taken to."""
+
+        async def put(self, blob: bytes) -> Receipt:
+            if len(blob) > taken_bytes:
+                self.blob_bytes_max = taken_bytes  # type: ignore[misc]
+                raise BlobTooLarge("over size limit", layer=self.name, size_bytes=len(blob))
+            return await super().put(blob)
+
+    async def story(lab: Lab) -> None:
+        nonlocal taken_bytes
+        large = await with_a_large_batch(lab, LIMIT_BYTES)
+        (sealed,) = await lab.journal.read(Position(large - 1), 1)
+        for limit_bytes in range(LIMIT_BYTES, 2 * LIMIT_BYTES):
+            parts = wrap_batch(KEY, sealed, limit_bytes)
+            taken_bytes = max(len(part) for part in parts) - 1
+            if len(parts) == len(wrap_batch(KEY, sealed, taken_bytes)):
+                break
+        lab.primary.blob_bytes_max = limit_bytes  # type: ignore[misc]
+        lab.primary.__class__ = Behind
+        await lab.serve()
+        await lab.register(100)
         assert lab.availability.pending.stuck_count == 0
         assert await rebuilt(lab, P)
 

@@ -10,10 +10,17 @@ from tests.worlds import SECRET, CountingRandom, FakeClock, World, node
 from weft.core.snapshot import describe, snapshot_bytes
 from weft.core.state import state_digest
 from weft.ledger import MemoryJournal
-from weft.ledger.envelope import Kind, wrap
+from weft.ledger.envelope import Kind, unwrap, wrap
 from weft.ledger.layer import Cursor, Scan
 from weft.ledger.layers import MemoryLayer
-from weft.ledger.rebuild import JournalTarget, Progress, Target, rebuild_from_journal, rebuild_from_layers
+from weft.ledger.rebuild import (
+    JournalTarget,
+    Progress,
+    Target,
+    _Assembly,
+    rebuild_from_journal,
+    rebuild_from_layers,
+)
 from weft.ledger.snapshot import seal_snapshot
 from weft.model.batch import SealedBatch
 from weft.model.commands import OpenTerm
@@ -132,6 +139,40 @@ def test_a_hole_a_layer_tells_of_is_passed_by_a_snapshot_or_shows_in_the_positio
     with pytest.raises(JournalDamaged) as damage:
         asyncio.run(tell())
     assert damage.value.position == 1
+
+
+@pytest.mark.parametrize("restarts", [0, 4])
+def test_a_snapshot_of_the_branch_that_was_given_up_takes_nobody_back_to_it(restarts: int) -> None:
+    fork, given_up, lived_on = forked(6, 2, restarts=restarts)
+    pieces = seal_snapshot(describe(given_up.state), KEY)
+    one, other = blobs_of(given_up.log), blobs_of(lived_on.log)
+    contents = [[[*one, *pieces], other], [other, [*pieces, *one[fork:]]]]
+    if not restarts:
+        # The term alone says that it does not go on from here.
+        contents.append([[*other, *pieces]])
+    for content in contents:
+        target, _ = rebuild(*content)
+        assert state_digest(target.state) == state_digest(lived_on.state)
+
+
+def test_snapshots_the_rebuild_has_passed_are_not_held_in_memory() -> None:
+    async def tell() -> None:
+        target = Target()
+        assembly = _Assembly(target, None, {}, Position(0))
+        pieces = [unwrap(piece, (KEY.public,)) for piece in seal_snapshot(describe(HALF.state), KEY)]
+        for piece in pieces:
+            assembly.offer(piece)
+        assert assembly._pieces
+        for sealed in LOG:
+            assembly.offer(unwrap(envelope(sealed), (KEY.public,)))
+        await assembly.go_on()
+        for piece in pieces:
+            assembly.offer(piece)
+        assert not assembly._pieces
+        await assembly.finish("memory")
+        assert state_digest(target.state) == state_digest(WORLD.state)
+
+    asyncio.run(tell())
 
 
 def test_a_snapshot_alone_is_where_the_rebuild_ends() -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from tests.ledger.test_rebuild import HALF, KEY, LOG, WORLD, blobs_of, forked
-from tests.worlds import CountingRandom, FakeClock
+from tests.worlds import CountingRandom, FakeClock, coordinator_door
 from weft.coordinator.restoring import Restored, restore_from_journal, restore_from_layers
 from weft.core.snapshot import describe
 from weft.core.state import state_digest
-from weft.ledger import open_journal
+from weft.ledger import open_journal, open_shared_journal
 from weft.ledger.layers import MemoryLayer
+from weft.ledger.rebuild import JournalTarget
 from weft.ledger.snapshot import SnapshotFolder, seal_snapshot
 from weft.model.batch import SealedBatch
 from weft.model.errors import JournalDamaged, JournalFailed
@@ -96,3 +97,55 @@ def test_behind_a_gap_it_begins_after_the_snapshot_that_passed_it(place: Journal
         assert await kept(place, tmp_path, first) == LOG[first:]
 
     tell(story)
+
+
+def test_one_whose_filling_was_cut_short_is_refused_until_it_is_whole(
+    place: JournalPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start() -> None:
+        shared = await open_shared_journal(place)
+        try:
+            async with coordinator_door(shared, shared=shared):
+                pass
+        finally:
+            await shared.close()
+
+    async def story() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(JournalTarget, "take", cut_short(JournalTarget.take, 7))
+            with pytest.raises(Killed):
+                await restore(place, tmp_path, blobs_of(LOG))
+        assert await kept(place, tmp_path) == LOG[:7]
+        for use in (
+            start,
+            lambda: restore(place, tmp_path, blobs_of(LOG)),
+            lambda: restore_from_journal(place, tmp_path, SnapshotFolder(tmp_path / "s", KEY), lambda _: None),
+        ):
+            with pytest.raises(JournalFailed, match=f"filled up to position 7 of {len(LOG)}"):
+                await use()
+        # Whoever fills it to the end, by whatever means, has a log that is used.
+        journal = await open_journal(place, tmp_path)
+        for sealed in LOG[7:]:
+            await journal.append(sealed, Position(sealed.batch.position - 1))
+        await journal.close()
+        await start()
+
+    tell(story)
+
+
+class Killed(BaseException):
+    """What no rebuild catches."""
+
+
+def cut_short(take: Any, count: int) -> Any:
+    """A rebuild that ends as by a signal, once a journal was given so many batches."""
+    given = 0
+
+    async def cut(target: Any, sealed: SealedBatch) -> None:
+        nonlocal given
+        if given == count:
+            raise Killed
+        given += 1
+        await take(target, sealed)
+
+    return cut

@@ -1,14 +1,16 @@
 """One call of one route: the request it becomes, the body it brings back, the error it was refused with.
 
 A call carries a request id. The coordinator answers a repeated id with its first answer, so a request whose fate is not
-known (the connection ended, the time passed) is sent again under the same id and cannot happen twice. A refusal that
-calls itself temporary is an answer: what is asked after it is asked anew, under a new id.
+known (the connection ended, the time passed, no layer holds it yet) is sent again under the same id and cannot happen
+twice. What if the next try reaches nobody, or somebody who is too busy to look? That says nothing of the first one, so
+the id stays until a coordinator has decided. A refusal that was decided and calls itself temporary is an answer: what
+is asked after it is asked anew, under a new id.
 """
 
 from collections.abc import Mapping
 from types import NoneType
 from typing import Any, Generic, TypeVar, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -21,9 +23,12 @@ from weft.model.errors import (
     Disconnected,
     Failed,
     InvalidField,
+    LayerFailed,
+    NotAvailableYet,
     NotTheWriter,
     TimedOut,
     Unavailable,
+    Unreachable,
     WeftError,
     from_code,
 )
@@ -40,6 +45,11 @@ REQUEST_S = REQUEST_MS_MAX / 1000
 
 _OF_THE_ONE_ASKED = frozenset({"show_ready"})
 """What is asked of one coordinator about itself; another one's answer would be about another one."""
+
+_LOST = (Disconnected, TimedOut, NotAvailableYet)
+"""The request may have been carried out, or was: the answer to the same id is the answer to it."""
+_UNDECIDED = (*_LOST, Unreachable, Unavailable, LayerFailed)
+"""Nobody looked at the request this time, so what became of it before is as open as it was."""
 
 _ROUTES = {route.operation: route for route in ROUTES}
 
@@ -76,6 +86,7 @@ def perform(call: Call[T], deadline_s: float) -> Flow[T]:
     pause_s = _PAUSE_FIRST_S
     asked: set[str] = set()
     at: str | None = None
+    is_open = False
     while True:
         left_s = deadline_s - (yield from now())
         timeout_s = min(left_s, REQUEST_S + call.wait_ms / 1000)
@@ -94,32 +105,37 @@ def perform(call: Call[T], deadline_s: float) -> Flow[T]:
             asked, at = set(), None
             if not error.temporary or left_s <= pause_s:
                 raise
-            # One that follows did nothing, and says nothing of what a writer before it may have done under this id.
-            if not _fate_is_open(error) and not isinstance(error, NotTheWriter):
+            is_open = _opens(error) or (is_open and isinstance(error, _UNDECIDED))
+            if not is_open:
                 request_id = yield Mint()
         yield Pause(pause_s)
         pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
 
 
-def _fate_is_open(error: WeftError) -> bool:
+def _opens(error: WeftError) -> bool:
     """Whether the request may have been carried out: then it is repeated under its id, and gets the first one's answer.
 
     A journal that failed may still commit what it was given, and what stands in between (its refusals have a status)
     may have lost the answer; every other refusal left nothing.
     """
-    lost = isinstance(error, Disconnected | TimedOut)
-    return lost or (
+    return isinstance(error, _LOST) or (
         isinstance(error, Unavailable) and (error.facts.get("reason") == "journal" or "status" in error.facts)
     )
 
 
 def _writer_named(error: WeftError) -> str | None:
-    """The address of the coordinator that writes, from one that does not."""
+    """The address of the coordinator that writes, from one that does not, where a path can be put behind it."""
     if not isinstance(error, NotTheWriter):
         return None
     writer = error.facts.get("writer")
-    known = isinstance(writer, str) and writer.startswith(("http://", "https://"))
-    return str(writer).rstrip("/") if known else None
+    if not isinstance(writer, str) or not writer.isprintable() or not set(writer).isdisjoint(" ?#@\\"):
+        return None
+    try:
+        parts = urlsplit(writer)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return writer.rstrip("/") if is_address else None
 
 
 def as_request(call: Call[Any], request_id: str, at: str | None = None) -> Request:

@@ -35,7 +35,7 @@ class HttpxHttp:
         try:
             answer = self._client.request(
                 request.method,
-                (request.at or "") + request.target,
+                _address(self._url, request),
                 headers=dict(request.headers),
                 content=request.body,
                 timeout=_timeout(timeout_s),
@@ -51,7 +51,7 @@ class HttpxHttp:
         try:
             with self._client.stream(
                 request.method,
-                (request.at or "") + request.target,
+                _address(self._url, request),
                 headers=dict(request.headers),
                 content=request.body,
                 timeout=_timeout(quiet_s),
@@ -85,7 +85,7 @@ class AsyncHttpxHttp:
         try:
             answer = await self._client.request(
                 request.method,
-                (request.at or "") + request.target,
+                _address(self._url, request),
                 headers=dict(request.headers),
                 content=request.body,
                 timeout=_timeout(timeout_s),
@@ -101,7 +101,7 @@ class AsyncHttpxHttp:
         try:
             async with self._client.stream(
                 request.method,
-                (request.at or "") + request.target,
+                _address(self._url, request),
                 headers=dict(request.headers),
                 content=request.body,
                 timeout=_timeout(quiet_s),
@@ -117,6 +117,20 @@ class AsyncHttpxHttp:
     async def close(self) -> None:
         """Closes the pool."""
         await self._client.aclose()
+
+
+def _address(url: str, request: Request) -> str:
+    """Where a request goes. A token that is shown over TLS is shown to nobody without it, whoever names him.
+
+    Whoever names another coordinator was shown the token before, so that one may be on any host.
+    """
+    if request.at is not None and url.lower().startswith("https://") and not request.at.startswith("https://"):
+        raise Unreachable(
+            f"the coordinator at {url} names {request.at} as the one that writes, which speaks no TLS, and it is not "
+            "asked: have it announce an https:// address (WEFT_ADVERTISE)",
+            url=request.at,
+        )
+    return (request.at or "") + request.target
 
 
 def _limits() -> httpx.Limits:

@@ -226,7 +226,13 @@ def _url(text: str, variable: str) -> str:
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         whole = False
-    if not whole or parts.query or parts.fragment or parts.username is not None:
+    # The text is repeated only where no password can be in it.
+    if parts.query or parts.fragment or "@" in text:
+        raise Misconfigured(
+            f"{variable} is an http:// or https:// address without a login, a question mark or a number sign in it",
+            variable=variable,
+        )
+    if not whole:
         raise Misconfigured(f"{variable} is not an http:// or https:// address: {text!r}", variable=variable)
     return text.rstrip("/")
 

@@ -376,6 +376,11 @@ def _advertised(env: Mapping[str, str], flag: str | None) -> str | None:
     if not (url := (flag or env.get("WEFT_ADVERTISE", "")).strip()):
         return None
     full = url if "://" in url else f"http://{url}"
+    # It stands in the log, which everybody reads, and clients put a path behind it.
+    if not set(full).isdisjoint(" ?#@\\"):
+        raise Misconfigured(
+            f"{variable} is an address without a login, a question mark or a number sign in it", variable=variable
+        )
     if not is_web_url(full):
         raise Misconfigured(f"{variable} is not a URL: {url!r}", variable=variable)
     return urlsplit(full).geturl().rstrip("/")

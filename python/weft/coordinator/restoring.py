@@ -21,7 +21,8 @@ import msgspec
 from weft.coordinator.listed import check_list
 from weft.core.snapshot import describe
 from weft.core.state import state_digest
-from weft.ledger import Journal, SqliteJournal, open_journal
+from weft.ledger import Journal, SqliteJournal, open_journal, open_shared_journal
+from weft.ledger.filling import announce_filling, check_filled, read_filling
 from weft.ledger.layer import Layer
 from weft.ledger.lock import ProcessLock
 from weft.ledger.rebuild import JournalTarget, Progress, Target, Tell, rebuild_from_journal, rebuild_from_layers
@@ -101,8 +102,11 @@ async def restore_from_journal(place: JournalPlace, directory: Path, snapshots: 
 
     Raises `JournalDamaged`, naming the first position that is wrong.
     """
-    journal = await open_journal(place, directory)
+    shared = await open_shared_journal(place) if place.is_shared else None
+    journal = shared or await open_journal(place, directory)
     try:
+        if shared is not None:
+            await check_filled(shared, await read_filling(shared), place.shown)
         base = None
         if await journal.oldest() > 1:
             for position in reversed(snapshots.positions()):
@@ -133,8 +137,9 @@ async def _fill_shared(
     *,
     forced: bool,
 ) -> Restored:
-    journal = await open_journal(place, directory)
+    journal = await open_shared_journal(place)
     try:
+        await check_filled(journal, await read_filling(journal), place.shown)
         if (tail := await journal.tail()) > 0:
             raise JournalFailed(
                 f"{place.shown} holds a log up to position {tail}, which others may be writing; "
@@ -151,6 +156,7 @@ async def _fill_shared(
         async def as_it_is() -> Journal:
             raise JournalFailed(f"what {place.shown} was given cannot be taken back; empty it and begin again")
 
+        await announce_filling(journal, seen.state.marks.position)
         target = JournalTarget(journal, as_it_is)
         await rebuild_from_layers(layers, (key.public,), target, tell, chosen=chosen, base=seen.began_at)
         snapshots.open()

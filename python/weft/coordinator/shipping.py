@@ -325,7 +325,7 @@ class Shipper:
             except BlobTooLarge as error:
                 # A layer has just learned that less is taken; the batch is cut again by that, so often at most.
                 cut_count += 1
-                if cut_count <= _CUTS_MAX and len(self._wrap(sealed)) > len(blobs):
+                if cut_count <= _CUTS_MAX and _largest_bytes(self._wrap(sealed)) < _largest_bytes(blobs):
                     continue
                 await self._give_up(blobs, position, error)
                 return
@@ -424,3 +424,8 @@ class Shipper:
 
     def _is_open(self, now: Routing) -> bool:
         return now.active is not None and now.unshipped < SHIPPED_AHEAD_BATCHES_MAX
+
+
+def _largest_bytes(blobs: Sequence[bytes]) -> int:
+    """The size of the largest. Smaller parts may be as many as before."""
+    return max(len(blob) for blob in blobs)

@@ -26,6 +26,7 @@ import msgspec
 from weft.coordinator.ports import Clock
 from weft.coordinator.writer import Writer
 from weft.ledger import SharedJournal
+from weft.ledger.filling import check_filled, read_filling
 from weft.model.canonical import canonical_bytes
 from weft.model.errors import JournalDamaged, JournalFailed, JournalTrimmed
 from weft.model.ids import Term
@@ -87,7 +88,17 @@ class Terms:
         return self._is_fresh(self._clock.monotonic_ms())
 
     async def start(self) -> None:
-        """Follow the log to its end, and begin a term where there is no writer and never was, or the last one left."""
+        """Follow the log to its end, and begin a term where there is no writer and never was, or the last one left.
+
+        Raises `JournalFailed` for a log that a rebuild has not put here to its end.
+        """
+        try:
+            until = await read_filling(self._journal)
+        except JournalFailed as error:
+            # The log may be read all the same, and is whole where no rebuild was cut short.
+            self._log.warning("the note beside the log could not be read", code=error.code, reason=error.message)
+        else:
+            await check_filled(self._journal, until)
         await self._writer.follow()
         ledger = self._writer.state.ledger
         sign = await self._journal.last_pulse()

@@ -263,20 +263,25 @@ class Writer:
         up. After `Unavailable` for the journal's sake the outcome is open; repeating the request under its id is safe.
         `NoLayer` says that nothing happened, `NotAvailableYet` that it did and waits for a layer.
         """
+        spelled = spell_cause(cause, command)
         if self._shipping is None:
-            return await self._submit(command, cause)
-        self._shipping.check()
-        answer = await self._submit(command, cause)
+            return await self._submit(command, cause, spelled)
+        # Of what was asked before, nobody may be told that nothing happened.
+        if not (cause.named and self._is_repeat(spelled)):
+            self._shipping.check()
+        answer = await self._submit(command, cause, spelled)
         # An answer of old, or one that nothing had to be done for, rests on what was committed before it: it waits too.
         await self._shipping.reached(answer.position)
         return answer
 
-    async def _submit(self, command: Command, cause: Cause) -> Answer:
+    def _is_repeat(self, spelled: str) -> bool:
+        return spelled in self._in_flight or self._repeats.find(spelled) is not None
+
+    async def _submit(self, command: Command, cause: Cause, spelled: str) -> Answer:
         if self._closing:
             raise Unavailable("the coordinator is stopping; try again", reason="stopping")
         if not self.reigns:
             raise self.refusal()
-        spelled = spell_cause(cause, command)
         if cause.named:
             if (answer := self._repeats.find(spelled)) is not None:
                 return answer
@@ -437,11 +442,20 @@ class Writer:
         return seal(batch)
 
     async def _append(self, sealed: SealedBatch, waiting: list[Pending]) -> None:
-        """Append, and let nobody wait longer than a request may: the batch's fate is settled either way."""
+        """Append, and let nobody wait longer than a request may: the batch's fate is settled either way.
+
+        Those who came meanwhile and wait for the next batch are not kept any longer for it.
+        """
         appending = asyncio.ensure_future(self._journal.append(sealed, self.state.marks.position))
         done, _ = await asyncio.wait({appending}, timeout=self._append_s_max)
         if not done:
             self._refuse_all(waiting, "the journal has not answered in time, and may still commit this")
+        while not done:
+            count = len(self._queue)
+            done, _ = await asyncio.wait({appending}, timeout=self._append_s_max)
+            if not done:
+                late = [self._queue.popleft() for _ in range(count)]
+                self._refuse_all(late, "the journal has not answered in time what came before this")
         await appending
 
     async def _is_in_the_log(self, sealed: SealedBatch, error: JournalFailed, waiting: list[Pending]) -> bool:
@@ -517,10 +531,16 @@ class Writer:
             pending.refuse(Unavailable(f"nothing can be written now: {reason}", reason="journal"))
 
     def _refuse_unshipped(self) -> None:
-        """No layer took the last batches, so nothing that waits is decided, and all of it may be tried again."""
+        """No layer took the last batches, so nothing that waits is decided, and all of it may be tried again.
+
+        What an append that nobody waited for has committed meanwhile is answered: it did happen.
+        """
         refused, self._queue = self._queue, deque()
-        self._commands.add(len(refused), "unavailable")
         for pending in refused:
+            if pending.named and (answer := self._repeats.find(pending.cause)) is not None:
+                pending.answer(answer)
+                continue
+            self._commands.add(1, "unavailable")
             pending.refuse(NoLayer("no availability layer has taken the last batches yet, and nothing was done"))
 
 

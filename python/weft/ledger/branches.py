@@ -10,7 +10,8 @@ that another batch names as its parent was committed. Where that says nothing ei
 from where a branch came is missing, nobody can know, and the position is named. A branch that lost is lost with
 everything that rests on it, however many terms it saw: every start of a coordinator begins one.
 
-Known weakness: what came before a snapshot that was begun with is not judged, only what stands at its very position.
+Known weakness: what came before a snapshot that was begun with is not judged, only what stands at its very position. A
+snapshot beyond the end of the branch that counts is known for another's by its term, or by batches of that branch.
 """
 
 from bisect import bisect_right

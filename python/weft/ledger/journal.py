@@ -10,7 +10,8 @@ nothing waits for a disk because of it, and when it stops nobody has lost the pe
 appending, and by nothing else.
 
 Two more keep one note beside the log, which outlives its writer: how far the primary layer holds it. What if a note is
-lost, or older than the truth? Then whoever takes over looks more up, and puts a few batches again.
+lost, or older than the truth? Then whoever takes over looks more up, and puts a few batches again. While a rebuild
+fills the journal the note says so instead (`weft.ledger.filling`).
 """
 
 from collections.abc import Sequence

@@ -6,10 +6,11 @@ the digest of the whole, how many parts there are and which it is. The batch is 
 the digest is right, so a rebuild knows no difference.
 
 What if a layer turns out to take less than before? The batch is cut smaller, and parts of both sizes may lie there:
-each size is whole by itself, and they give one batch.
+each size is whole by itself, and they give one batch. Two sizes may make equally many parts, so a part counts with
+those that are as long as it is, and the last one with whichever the digest says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -18,7 +19,7 @@ from weft.ledger.envelope import OVERHEAD_BYTES, Envelope, Kind, wrap
 from weft.ledger.layer import commit_to
 from weft.ledger.snapshot import Piece
 from weft.model.batch import SealedBatch, unseal
-from weft.model.canonical import Digest, canonical_bytes
+from weft.model.canonical import Digest, canonical_bytes, log_digest
 from weft.model.errors import JournalDamaged
 from weft.model.ids import Position
 from weft.model.policy import BATCH_PART_BYTES, CELESTIA_BLOB_BYTES_MIN, LAYER_BLOB_BYTES_MAX
@@ -80,8 +81,10 @@ def find_blob(key: SigningKey, sealed: SealedBatch, commitment: str, blob_bytes_
 class PartTray:
     """Parts that were found, until one of their batches is whole."""
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[int, bytes, int], dict[int, bytes]] = {}
+    def __init__(self, is_known: Callable[[Position, Digest], bool] = lambda _, __: False) -> None:
+        """`is_known` says of a batch that no more parts of it are wanted."""
+        self._is_known = is_known
+        self._found: dict[tuple[Position, Digest], dict[int, _Cuts]] = {}
 
     def add(self, envelope: Envelope) -> SealedBatch | None:
         """One more part; the batch when it was the last that was missing. Raises `JournalDamaged`."""
@@ -93,20 +96,50 @@ class PartTray:
             raise _damaged(position, "cannot be read") from error
         if not 0 <= piece.index < piece.count:
             raise _damaged(position, f"is number {piece.index} of {piece.count}")
-        key = (position, piece.digest, piece.count)
-        parts = self._found.setdefault(key, {})
-        parts[piece.index] = piece.body
-        if len(parts) < piece.count:
+        digest = Digest(piece.digest)
+        if self._is_known(position, digest):
             return None
-        del self._found[key]
-        sealed = unseal(b"".join(parts[index] for index in range(piece.count)), position)
-        if sealed.digest != Digest(piece.digest):
+        cuts = self._found.setdefault((position, digest), {}).setdefault(piece.count, _Cuts(piece.count))
+        body = cuts.add(piece, digest)
+        if body is not None:
+            del self._found[(position, digest)]
+            return unseal(body, position, digest)
+        if cuts.is_exactly_one:
+            # It is kept all the same: it may be of another cut, the rest of which is still to come.
             raise _damaged(position, "is of another batch than it says")
-        return sealed
+        return None
 
-    def forget(self, position: Position) -> None:
-        """Let go of what belongs to batches up to a position."""
-        self._found = {key: parts for key, parts in self._found.items() if key[0] > position}
+
+class _Cuts:
+    """Parts of one batch, from all the times it was cut into so many."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._bodies: dict[int, dict[int, bytes]] = {}
+
+    @property
+    def is_exactly_one(self) -> bool:
+        """Whether there is one of each, all but the last of one size, as from one cut."""
+        if len(self._bodies) < self._count or any(len(sizes) > 1 for sizes in self._bodies.values()):
+            return False
+        return len({size for index, sizes in self._bodies.items() if index < self._count - 1 for size in sizes}) <= 1
+
+    def add(self, piece: Piece, digest: Digest) -> bytes | None:
+        """The whole, where one more part makes one that has this digest."""
+        self._bodies.setdefault(piece.index, {})[len(piece.body)] = piece.body
+        if len(self._bodies) < self._count:
+            return None
+        last = self._bodies[self._count - 1].values()
+        for size_bytes in self._bodies[0]:
+            before = [self._bodies[index].get(size_bytes) for index in range(self._count - 1)]
+            if None in before:
+                continue
+            beginning = b"".join(body for body in before if body is not None)
+            for body in last:
+                whole = beginning + body
+                if log_digest(whole) == digest:
+                    return whole
+        return None
 
 
 def _damaged(position: Position, what: str) -> JournalDamaged:

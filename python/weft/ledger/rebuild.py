@@ -209,9 +209,10 @@ class _Assembly:
         self._until = until
         self._chosen = chosen
         self._branches = Branches(chosen)
+        self._lost: set[Digest] = set()
         self._waiting: dict[int, dict[Digest, SealedBatch]] = {}
         self._pieces: dict[int, list[Envelope]] = {}
-        self._tray = PartTray()
+        self._tray = PartTray(self._is_known)
 
     def offer(self, envelope: Envelope) -> None:
         """Take in what was found. What is behind already, or beyond where the rebuild ends, is let go of."""
@@ -219,13 +220,18 @@ class _Assembly:
         if self._until is not None and position > self._until:
             return
         if envelope.kind is Kind.SNAPSHOT:
-            self._pieces.setdefault(position, []).append(envelope)
+            if position > self._position:
+                self._pieces.setdefault(position, []).append(envelope)
         elif envelope.kind is Kind.BATCH:
-            if position <= self._position and self._branches.followed(Position(position), log_digest(envelope.payload)):
+            if self._is_known(Position(position), log_digest(envelope.payload)):
                 return
             self._take_in(unseal(envelope.payload, Position(position)))
         elif envelope.kind is Kind.PART and (sealed := self._tray.add(envelope)):
             self._take_in(sealed)
+
+    def _is_known(self, position: Position, digest: Digest) -> bool:
+        """Whether a batch was followed, or waits for its turn."""
+        return self._branches.followed(position, digest) or digest in self._waiting.get(position, ())
 
     def _take_in(self, sealed: SealedBatch) -> None:
         if self._position < sealed.batch.position <= self._base:
@@ -247,6 +253,9 @@ class _Assembly:
             count += 1
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
+        # A snapshot passes a gap, and there is none before where the rebuild stands.
+        for position in [position for position in self._pieces if position <= self._position]:
+            del self._pieces[position]
 
     async def finish(self, names: str) -> None:
         """Follow what is left. A gap is passed by a snapshot from beyond it, or refused."""
@@ -307,6 +316,7 @@ class _Assembly:
         Raises `OtherBranch` when it is the one that was followed, and `JournalDamaged`.
         """
         lost = self._branches.judge(self._all_waiting())
+        self._lost |= lost
         ledger = self._target.state.ledger
         ended = 0 if ledger is None else ledger.term
         left = {
@@ -326,7 +336,14 @@ class _Assembly:
             if position <= self._position:
                 return None
             try:
-                return join_pieces(self._pieces.pop(position))
+                snapshot = join_pieces(self._pieces.pop(position))
             except SnapshotDamaged:
                 continue
+            if not self._is_given_up(snapshot):
+                return snapshot
         return None
+
+    def _is_given_up(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot is of a branch that lost: of an earlier term than was begun by here, or of its batches."""
+        ledger = self._target.state.ledger
+        return snapshot.log_digest in self._lost or (ledger is not None and snapshot.ledger.term < ledger.term)
