@@ -169,6 +169,7 @@ class Model:
                     return False
                 if life.now not in (None, command.incarnation):
                     life.retired.add(life.now)  # type: ignore[arg-type]
+                    self._end_queue_pairs(node_id)
                 life.now, life.offline = command.incarnation, False
                 return True
             case GiveUpNode():
@@ -194,6 +195,15 @@ class Model:
             self.nodes[node_id] = Life()
             return True
         return False
+
+    def _end_queue_pairs(self, node_id: NodeId) -> None:
+        known = self.endpoints.get(node_id)
+        if known is None or known["rdma"] is None:
+            return
+        if known["tcp"] is None:
+            del self.endpoints[node_id]
+        else:
+            known |= {"rdma": None, "preferred": "tcp", "version": known["version"] + 1}
 
 
 class Books(RuleBasedStateMachine):
