@@ -1,12 +1,12 @@
 """`weft demo [FILE]` itself: what to move, and the story told in a terminal."""
 
-import signal
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from weft.cli.demo.corpus import Corpus
+from weft.cli.demo.interrupt import stopped_in_order
 from weft.cli.demo.ledger import ledger
 from weft.cli.demo.story import tell
 from weft.cli.failure import CommandFailed, failures_as_sentences, one_sentence
@@ -49,13 +49,9 @@ def memory(file: Path | None, size: str) -> None:
                 f"the demo needs {_COPIES} times {corpus.size_bytes} bytes of memory and {available_bytes} are "
                 "available; give a smaller --size, or a smaller file"
             )
-        # A terminal that closes and a supervisor that ends us are answered as Ctrl-C is: in order.
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler)
         try:
-            tell(Console(), corpus)
-        except KeyboardInterrupt:
-            raise CommandFailed("stopped; every process of the demo was ended") from None
+            with stopped_in_order():
+                tell(Console(), corpus)
         except OSError as error:
             raise CommandFailed(one_sentence(f"the demo could not go on: {error}")) from error
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+from weft.cli.demo.interrupt import take_interrupt
 from weft.cli.demo.ports import PortBlock
 from weft.cli.failure import CommandFailed
 
@@ -180,6 +181,7 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A second Ctrl-C during the end must not leave anything behind.
+        take_interrupt()
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self.stop()

@@ -7,7 +7,6 @@ for a fixed time: each line stands for something that was seen.
 
 import re
 import secrets
-import signal
 import time
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from weft.cli.demo.cluster import OWN_SETTINGS, start_coordinator
 from weft.cli.demo.crew import Child, Crew
+from weft.cli.demo.interrupt import stopped_in_order
 from weft.cli.failure import CommandFailed, failures_as_sentences, one_sentence
 from weft.cli.ledger.layers import layer_table, read_layers
 from weft.client import Client
@@ -77,12 +77,9 @@ class Chain(Struct, frozen=True, kw_only=True):
 def ledger() -> None:
     """Kill the layer the log is kept in, go on writing, bring it back, and compare every byte."""
     with failures_as_sentences():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler)
         try:
-            tell(Console(highlight=False))
-        except KeyboardInterrupt:
-            raise CommandFailed("stopped; every process of the demo was ended") from None
+            with stopped_in_order():
+                tell(Console(highlight=False))
         except OSError as error:
             raise CommandFailed(one_sentence(f"the demo could not go on: {error}")) from error
 
