@@ -9,11 +9,11 @@ use weft_wire::{Code, Word};
 
 use crate::Failure;
 use crate::carrying::{ATTEMPTS_MAX, requeue};
+use crate::moved::reason;
 use crate::piece::Direction;
 use crate::progress::{After, Command, Core};
 use crate::track::{Going, Pending, Saying, Slot, WORDS};
 use crate::transfer::{Status, Transfer};
-use crate::ways::reason;
 
 impl Core {
     /// A lane is of no use any more: what was on it is asked again, elsewhere or later.

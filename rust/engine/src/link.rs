@@ -20,8 +20,8 @@ use weft_wire::{Advert, Code, Flags, Greeting, Header, Kind, Word, open_request}
 
 use crate::Failure;
 use crate::asking::Asking;
+use crate::moved::{Moved, reason};
 use crate::piece::{Direction, Part, Piece, cut, inquire, no_ranges};
-use crate::ways::{Moved, reason};
 
 /// Lanes of one link that callers may wait on at once; more of them take turns.
 pub(crate) const WAITED_LANES_MAX: usize = 4;

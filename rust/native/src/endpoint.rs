@@ -15,11 +15,18 @@ use weft_verbs::gid_text;
 
 use crate::allocation::Allocation;
 use crate::buffer::Held;
+use crate::clock::now_ms;
 use crate::connection::{connect_options, identity, resolve};
 use crate::errors;
 use crate::peer::{Advert, Peer};
-use crate::server::{CONNECTIONS_MAX, DRAIN_DEADLINE, HANDSHAKE_DEADLINE, now_ms};
 use crate::transfer::Holds;
+
+/// Connections one server serves at once: each holds 32 KiB and a descriptor.
+const CONNECTIONS_MAX: usize = 1024;
+/// A peer proves the secret within this.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// Answers under way have this when the server closes.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Listens, connects, and keeps what may be reached.
 #[pyclass(frozen, module = "weft._native")]

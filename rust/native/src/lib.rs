@@ -5,6 +5,7 @@
 
 mod allocation;
 mod buffer;
+mod clock;
 mod connection;
 mod endpoint;
 mod errors;

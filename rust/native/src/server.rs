@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -14,18 +14,6 @@ use weft_wire::{Code, Refusal};
 use crate::endpoint::Endpoint;
 use crate::errors;
 use crate::rdma;
-
-/// Connections one server serves at once: each holds 32 KiB and a descriptor.
-pub const CONNECTIONS_MAX: usize = 1024;
-/// A peer proves the secret within this.
-pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
-/// Answers under way have this when the server closes.
-pub const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
-
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// What this machine lends and hears, at an endpoint that keeps its messages.
 #[pyclass(frozen, module = "weft._native")]

@@ -18,10 +18,11 @@ use weft_sys::pagemap::Pagemap;
 use weft_transport::{ClaimedPages, ClaimedSource, NODES_MAX, RegionSource, RegionSpec, Upgrade};
 
 use crate::buffer::Held;
+use crate::clock::now_ms;
 use crate::connection::{connect_options, deadline, identity, resolve};
 use crate::errors;
 use crate::rdma;
-use crate::server::{Server, now_ms};
+use crate::server::Server;
 
 /// The unit of layout, in bytes.
 const STRIPE_BYTES: u64 = 2 << 20;
