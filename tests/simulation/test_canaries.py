@@ -1,5 +1,6 @@
 """Rules broken on purpose. A simulator that does not notice within a few seeds is not looking."""
 
+import asyncio
 import itertools
 import os
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from weft.model.ids import Position
 from weft.testing import keepers
 from weft.testing.disk import Disk
 from weft.testing.journal_server import JournalServer
+from weft.testing.lender import LenderDouble
 from weft.testing.sim import Simulation, SimulationFailedError
 from weft.testing.stock import StockDouble
 
@@ -50,6 +52,14 @@ def test_an_attachment_that_forgets_to_fence_is_noticed(monkeypatch: pytest.Monk
 
 
 def test_an_agent_that_claims_a_target_before_its_fences_stand_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = LenderDouble.raise_generation
+
+    async def slowly(lender: LenderDouble, region_id: str, generation: int) -> None:
+        await asyncio.sleep(1.0)
+        await right(lender, region_id, generation)
+
+    # A claim that comes too early shows while a fence is on its way, so every fence takes its time.
+    monkeypatch.setattr(LenderDouble, "raise_generation", slowly)
     monkeypatch.setattr(Holdings, "generation", property(lambda holdings: holdings._target_generation))
     assert "still let" in caught()
 

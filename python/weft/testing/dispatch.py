@@ -10,9 +10,11 @@ import msgspec
 
 from weft.api.bodies.placing import JobPlaced
 from weft.coordinator.app import Coordinator
+from weft.coordinator.jobs import Job, Jobs
+from weft.core.placement import Candidate, JobNeeds
 from weft.core.state import Draft
 from weft.model.events import ClusterDestroyed, Event, NodeIncarnated, NodeLost, NodeRemoved
-from weft.model.ids import NodeId
+from weft.model.ids import NodeId, PlacementId
 from weft.model.node import NodeStatus
 from weft.model.pool import PoolKey
 
@@ -37,30 +39,19 @@ class Dispatches:
         self._coordinator = coordinator
         coordinator._observations.on_pools(self._on_word)
         coordinator.writer.listen(self._on_merged)
+        self._overhear(coordinator._jobs)
 
     def on_placed(self, placed: JobPlaced) -> None:
-        """A job was given a place. One whose request was repeated has it already."""
+        """A job's caller was told of its place. One whose request was repeated may have had it for long."""
         if placed.node_id is None or placed.placement_id in self._node_of:
             return
-        node_id = NodeId(placed.node_id)
         self.placed_count += 1
-        self._node_of[placed.placement_id] = node_id
-        key = (node_id, placed.pool_id, placed.replica_id)
-        granted = self._granted.setdefault(key, set())
-        granted.add(placed.placement_id)
-        allowed = self._allowed.get(key, 0)
-        if len(granted) > allowed:
-            self._breaches.append(
-                f"{len(granted)} jobs were given slots of {placed.pool_id} on {node_id}, which had {allowed} free"
-            )
-        self.on_chosen(node_id, "a job")
+        self._node_of[placed.placement_id] = NodeId(placed.node_id)
 
     def on_ended(self, placement_id: str) -> None:
-        """A job's place was given back."""
+        """A job's place was given back, and its caller told so."""
         self._node_of.pop(placement_id, None)
         self._lost.discard(placement_id)
-        for granted in self._granted.values():
-            granted.discard(placement_id)
 
     def on_shown(self, placed: JobPlaced) -> None:
         """A job was said to be in its place."""
@@ -100,6 +91,34 @@ class Dispatches:
             self._breaches.append(f"the ring named {placed} for {replicas} replicas on {there} nodes")
         for node_id in placed:
             self.on_chosen(NodeId(str(node_id)), "a replica")
+
+    def _overhear(self, jobs: Jobs) -> None:
+        """Hear of slots when they are given and given back: an answer may be lost, and told under a later word."""
+        promise, end = jobs.promise, jobs.end
+
+        def promised(placement_id: PlacementId, candidate: Candidate, needs: JobNeeds, session: str | None) -> Job:
+            job = promise(placement_id, candidate, needs, session)
+            self._on_promised(job)
+            return job
+
+        def ended(placement_id: PlacementId) -> None:
+            end(placement_id)
+            for granted in self._granted.values():
+                granted.discard(placement_id)
+
+        jobs.promise, jobs.end = promised, ended  # type: ignore[method-assign]
+
+    def _on_promised(self, job: Job) -> None:
+        assert job.node_id is not None, "only the home profile's one place is no node's, and it is not promised"
+        key = (job.node_id, job.pool_id, job.replica_id)
+        granted = self._granted.setdefault(key, set())
+        granted.add(job.placement_id)
+        allowed = self._allowed.get(key, 0)
+        if len(granted) > allowed:
+            self._breaches.append(
+                f"{len(granted)} jobs were given slots of {job.pool_id} on {job.node_id}, which had {allowed} free"
+            )
+        self.on_chosen(job.node_id, "a job")
 
     def _begin(self) -> None:
         self._allowed: dict[PoolKey, int] = {}
