@@ -45,7 +45,8 @@ def tell(console: Console, corpus: Corpus) -> None:
     # Processes of one machine would map each other's memory; what is shown is what happens between machines.
     with Crew({"WEFT_SECRET": secret, "WEFT_TRANSPORT": "tcp"}, without=OWN_SETTINGS) as crew:
         url = start_coordinator(crew)
-        console.print(f"coordinator at {url}; everything moves over TCP, as between machines", highlight=False)
+        console.print(f"coordinator at {url}", highlight=False)
+        console.print("everything moves over TCP, as between machines")
         lend_bytes = _share_bytes(corpus.size_bytes)
         nodes = {name: start_node(crew, name, url, lend_bytes) for name in LENDERS}
         for node in nodes.values():
