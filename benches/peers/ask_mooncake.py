@@ -14,7 +14,7 @@ from timing import FILLED, WALK_BYTES, beside, end_with_parent, finish, measure,
 def started() -> tuple[TransferEngine, "np.ndarray"]:
     engine = TransferEngine()
     assert engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", "") == 0
-    memory = np.zeros(WALK_BYTES, np.uint8)
+    memory = np.ones(WALK_BYTES, np.uint8)
     memory[:] = 0
     assert engine.register_memory(memory.ctypes.data, WALK_BYTES) == 0
     return engine, memory

@@ -42,7 +42,7 @@ def main() -> None:
     assert other.stdin is not None
     assert other.stdout is not None
     agent = nixl_agent("initiator", nixl_agent_config())
-    memory = np.zeros(WALK_BYTES, np.uint8)
+    memory = np.ones(WALK_BYTES, np.uint8)
     agent.register_memory([(memory.ctypes.data, WALK_BYTES, 0, "")], "DRAM")
     metadata, remote = other.stdout.readline().split()
     other.stdin.write(agent.get_agent_metadata().hex() + "\n")

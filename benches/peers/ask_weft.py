@@ -29,7 +29,7 @@ def main() -> None:
     assert other.stdout is not None
     metadata, advertised = (bytes.fromhex(word) for word in other.stdout.readline().split())
     advert = Advert(advertised)
-    memory = np.zeros(WALK_BYTES, np.uint8)
+    memory = np.ones(WALK_BYTES, np.uint8)  # Touched: zeros would be pages that are made at their first use.
     here = endpoint("initiator")
     peer = here.connect(metadata)
     move = {"read": peer.read_now, "write": peer.write_now}
@@ -39,14 +39,20 @@ def main() -> None:
         for operation in wanted:
             size = operation.size_bytes
             # Cut ahead, as NIXL's descriptors are: what is measured is the transfer.
-            parts = {at: view[at : at + size] for at in range(0, WALK_BYTES, size)}
+            calls = max(1, WALK_BYTES // (size * operation.ranges))
+            cut = [
+                [(advert, offset, view[offset : offset + size]) for offset in operation.offsets(index)]
+                for index in range(calls)
+            ]
+            one, many = move[operation.kind], move_many[operation.kind]
 
             def call(index: int) -> None:
-                offsets = operation.offsets(index)  # noqa: B023
-                if len(offsets) == 1:
-                    move[operation.kind](advert, parts[offsets[0]], offset=offsets[0])  # noqa: B023
+                items = cut[index % calls]  # noqa: B023
+                if len(items) == 1:
+                    _, offset, part = items[0]
+                    one(advert, part, offset=offset)  # noqa: B023
                 else:
-                    move_many[operation.kind]([(advert, at, parts[at]) for at in offsets])  # noqa: B023
+                    many(items)  # noqa: B023
 
             results[operation.name] = measure(operation, call)
             if operation.kind == "read":
