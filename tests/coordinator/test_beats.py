@@ -8,6 +8,11 @@ import pytest
 
 from tests.worlds import STRIPE, Door, Lender, run, seed_node, seed_tcp
 from weft.coordinator.app import Limits
+from weft.coordinator.writer import internal_cause
+from weft.core.node import existing_node
+from weft.model.commands import GiveUpNode
+from weft.model.ids import NodeId
+from weft.model.node import NodeStatus
 
 
 async def kept(door: Door, lender: Lender) -> "asyncio.Task[Any]":
@@ -41,6 +46,25 @@ def test_a_beat_without_news_is_answered_after_the_time_it_asked_for() -> None:
         generation = lender.generation
         reply = await asyncio.wait_for(lender.beat(wait_ms=20), 5)
         assert reply["generation"] == generation
+
+    run(story)
+
+
+def test_a_node_that_is_given_up_while_its_beat_waits_is_back_before_the_answer() -> None:
+    async def story(door: Door) -> None:
+        lender = Lender(door, "a")
+        await door.found(lender)
+        waiting = await kept(door, lender)
+        writer = door.coordinator.writer
+        # It was decided before the beat came, and is in the log only now.
+        life = existing_node(writer.state, NodeId("a")).incarnation
+        assert life is not None
+        await writer.submit(GiveUpNode(node_id=NodeId("a"), incarnation=life), internal_cause("sweep"))
+        assert existing_node(writer.state, NodeId("a")).status is NodeStatus.OFFLINE
+
+        door.coordinator._beats.answer(NodeId("a"))
+        await asyncio.wait_for(waiting, 5)
+        assert existing_node(writer.state, NodeId("a")).status is NodeStatus.ONLINE
 
     run(story)
 

@@ -276,15 +276,25 @@ class Beats:
     ) -> None:
         """Return when the node should hold another generation than this, or the time has passed.
 
+        What if it is given up while its beat waits here, because that was decided before the beat came? Who is answered
+        is there, so it is back before the answer.
+
         Raises `NodeNotFound` or `IncarnationRetired` when the node, or this life of it, ended in the meantime.
         """
         writer = self._writer
         assert writer is not None, "beats are attended to"
         if wait_ms > 0 and not self._draining and target_generation(writer.state, node_id) == generation:
             ended = await self._wait(node_id, wait_ms, caller_left)
-            if ended is not Ended.LEFT and node_id in self._heard:
+            if ended is Ended.LEFT:
+                self._check_life(node_id, incarnation)
+                return
+            if node_id in self._heard:
                 self._mark_heard(node_id)
         self._check_life(node_id, incarnation)
+        if existing_node(writer.state, node_id).status is NodeStatus.OFFLINE:
+            command = AdmitBeat(node_id=node_id, incarnation=incarnation)
+            await writer.submit(command, internal_cause(f"beat:{node_id}"))
+            self._check_life(node_id, incarnation)
 
     def answer(self, node_id: NodeId) -> None:
         """Answer the beat of a node that waits here: there is news for it that is no change of its target."""
