@@ -96,3 +96,14 @@ async def stored(door: Door, *nodes: StoreNode, object_hash: str = ONE) -> None:
     for node in nodes:
         node.find(object_hash, "held")
         await node.beat()
+
+
+async def two_of_which_one_copies(door: Door) -> list[StoreNode]:
+    """Two nodes; the first holds an object, and the second was just told to copy it."""
+    nodes = await cluster(door, "a", "b")
+    await register(door, rf=2)
+    nodes[0].find(ONE, "held")
+    await nodes[0].beat()
+    await nodes[1].beat()
+    assert nodes[1].copies() == [ONE]
+    return nodes

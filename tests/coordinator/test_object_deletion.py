@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 
-from tests.coordinator.stores import ONE, OTHER, StoreNode, cluster, register, replicas, rounds, stored
+from tests.coordinator.stores import (
+    ONE,
+    OTHER,
+    StoreNode,
+    cluster,
+    register,
+    replicas,
+    rounds,
+    stored,
+    two_of_which_one_copies,
+)
 from tests.worlds import Door, run
 from weft.model.policy import NODE_LOST_MS
 
@@ -93,12 +103,7 @@ def test_a_holder_that_left_the_cluster_lets_go_of_a_deleted_object_when_it_is_b
 
 def test_a_copy_on_its_way_to_a_node_is_called_back_when_its_object_is_deleted() -> None:
     async def story(door: Door) -> None:
-        nodes = await cluster(door, "a", "b")
-        await register(door, rf=2)
-        nodes[0].find(ONE, "held")
-        await nodes[0].beat()
-        await nodes[1].beat()
-        assert nodes[1].copies() == [ONE]
+        nodes = await two_of_which_one_copies(door)
         await door.ok("DELETE", f"/object/{ONE}")
         await rounds(door, nodes[0])
         assert (await door.ok("GET", "/objects"))["deleting"] == 0, "the books know of no copy any more"

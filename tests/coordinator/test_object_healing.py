@@ -1,6 +1,6 @@
 """Healing as nodes hear of it: reports in one beat, plans in the reply to the next."""
 
-from tests.coordinator.stores import ONE, cluster, register, replicas, rounds, stored
+from tests.coordinator.stores import ONE, cluster, register, replicas, rounds, stored, two_of_which_one_copies
 from tests.worlds import Door, run
 from weft.model.policy import NODE_LOST_MS
 
@@ -92,12 +92,7 @@ def test_a_plan_has_a_generation_that_grows_also_over_a_new_term() -> None:
 
 def test_replica_added_follows_the_report_and_never_the_plan() -> None:
     async def story(door: Door) -> None:
-        nodes = await cluster(door, "a", "b")
-        await register(door, rf=2)
-        nodes[0].find(ONE, "held")
-        await nodes[0].beat()
-        await nodes[1].beat()
-        assert nodes[1].copies() == [ONE]
+        nodes = await two_of_which_one_copies(door)
         assert await replicas(door) == ["a"]
         nodes[1].find(ONE, "failed", error="the disk is slow")
         await nodes[1].beat()
@@ -176,11 +171,7 @@ def test_a_draining_node_is_copied_from_and_its_copies_do_not_count() -> None:
 
 def test_a_node_that_is_asked_for_the_same_again_has_a_new_generation_for_it() -> None:
     async def story(door: Door) -> None:
-        nodes = await cluster(door, "a", "b")
-        await register(door, rf=2)
-        nodes[0].find(ONE, "held")
-        await nodes[0].beat()
-        await nodes[1].beat()
+        nodes = await two_of_which_one_copies(door)
         before = nodes[1].plan
         nodes[1].find(ONE, "corrupt")
         await nodes[1].beat()
